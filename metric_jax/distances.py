@@ -1,0 +1,207 @@
+"""Distances between embeddings, elementwise and pairwise.
+
+A distance is called in two ways, which differ in how they round:
+
+*   ``euclidean(x, y)`` compares row i with row i *by difference*: exact for near duplicates.
+*   ``euclidean.pairwise(x, y)`` compares every row with every row *by one matrix product*, through
+    ``|x - y|² = |x|² + |y|² - 2 x·y``. It is an order of magnitude faster, but that expansion cancels: far from the
+    origin its error exceeds the distance. So the rows are centered first, and the product runs at full precision,
+    where accelerators would otherwise round its inputs to bfloat16 or TF32.
+
+Every distance computes in float32 at least, whatever the type of its inputs, and its gradient is 0 where two
+points coincide: √ has an infinite slope at 0, and a ``where`` behind it would turn that into NaN.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from metric_jax import types
+
+HIGHEST = lax.Precision.HIGHEST
+
+
+@dataclasses.dataclass(frozen=True)
+class Distance:
+    """A distance (or, with ``is_similarity``, a similarity) between embeddings.
+
+    Frozen and hashable, so that it is a static argument of jitted functions.
+
+    Attributes:
+        name: What messages and configs call it.
+        between: ``(x [..., dim], y [..., dim]) -> [...]``, by difference.
+        against: ``(x [dim], ys [references, dim], precision) -> [references]``, by matrix product, of prepared rows.
+        prepare: ``(rows [..., dim], center [dim]) -> [..., dim]``: what is done to every row once, before products.
+        ranks_like: A cheaper distance that puts any rows in the same order; miners use it.
+        is_similarity: Whether larger means closer.
+        precision: The precision of the matrix product; ``dataclasses.replace(euclidean, precision="default")``
+            gives up exactness for speed on an accelerator.
+    """
+
+    name: str
+    between: Callable[[Array, Array], Array]
+    against: Callable[[Array, Array, lax.PrecisionLike], Array]
+    prepare: Callable[[Array, Array], Array]
+    ranks_like: "Distance | None" = None
+    is_similarity: bool = False
+    precision: lax.PrecisionLike = HIGHEST
+
+    def __call__(self, x: Float[Array, "*batch dim"], y: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
+        """Compares row with row.
+
+        Args:
+            x: ``[..., dim]``, floating.
+            y: The same shape as x.
+
+        Returns:
+            ``[...]``, float32 at least.
+
+        Raises:
+            TypeError: The inputs are not floating.
+            ValueError: The shapes differ or are those of scalars.
+        """
+        x, y = as_rows(x, "x"), as_rows(y, "y")
+        chex.assert_equal_shape(
+            (x, y), custom_message=f"{self.name}(x, y) compares row with row: x and y need one shape, or use .pairwise",
+            exception_type=ValueError,
+        )
+        return self.between(x, y)
+
+    def pairwise(
+        self, x: Float[Array, "batch dim"], y: Float[Array, "references dim"]
+    ) -> Float[Array, "batch references"]:
+        """Compares every row of x with every row of y, by one matrix product where the distance has one.
+
+        Args:
+            x: ``[batch, dim]``, floating.
+            y: ``[references, dim]``, floating.
+
+        Returns:
+            ``[batch, references]``, float32 at least.
+
+        Raises:
+            TypeError: The inputs are not floating.
+            ValueError: The inputs are not matrices, or their dimensions differ.
+        """
+        x, y = as_rows(x, "x"), as_rows(y, "y")
+        for name, rows in (("x", x), ("y", y)):
+            chex.assert_rank(
+                rows, 2, custom_message=f"{self.name}.pairwise needs {name} as [rows, dim]", exception_type=ValueError
+            )
+        check_same_dim(x, y, "x", "y")
+        middle = center(y)
+        rows = self.prepare(x, middle)
+        references = self.prepare(y, middle)
+        return jax.vmap(lambda row: self.against(row, references, self.precision))(rows)
+
+    @property
+    def ranking(self) -> "Distance":
+        """The cheapest distance that orders rows as this one does, at the same precision."""
+        return dataclasses.replace(self.ranks_like or self, precision=self.precision)
+
+
+def as_rows(x: Array, name: str) -> Array:
+    """Floating rows ``[..., dim]`` in float32 at least; ``name`` is what a message calls them."""
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"{name} must be floating, got {x.dtype}: convert with {name}.astype(jnp.float32)")
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"{name} must be [..., dim] with dim of at least 1, got shape {x.shape}")
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def check_same_dim(x: Array, y: Array, x_name: str, y_name: str) -> None:
+    """Raises a ValueError when the rows of x and y differ in dimension."""
+    if x.shape[-1] != y.shape[-1]:
+        raise ValueError(f"{x_name} has dimension {x.shape[-1]} and {y_name} has {y.shape[-1]}: they must agree")
+
+
+def center(rows: Float[Array, "rows dim"], where: Array | None = None) -> Float[Array, "dim"]:
+    """The mean row, of finite entries only, so that a NaN stays in its own row.
+
+    Any center gives the same distances, hence the ``stop_gradient``: its gradient is zero by translation invariance.
+    """
+    counted = jnp.isfinite(rows) if where is None else jnp.isfinite(rows) & where[:, None]
+    total = jnp.sum(rows, axis=0, where=counted)
+    return lax.stop_gradient(total / jnp.maximum(jnp.sum(counted, axis=0), 1))
+
+
+def _sqrt(x: Array) -> Array:
+    """√x with slope 0 at 0. NaN stays NaN: the test is for ``<= 0``, which NaN fails."""
+    at_zero = x <= 0
+    return jnp.where(at_zero, 0.0, jnp.sqrt(jnp.where(at_zero, 1.0, x)))
+
+
+def _unit(x: Array) -> Array:
+    """Rows of length 1; a zero row stays zero, with a finite gradient."""
+    squared = jnp.sum(x * x, axis=-1, keepdims=True)
+    return x * lax.rsqrt(jnp.where(squared == 0, 1.0, squared))
+
+
+def _products(x: Array, ys: Array, precision: lax.PrecisionLike) -> Array:
+    """x·y for each row y. With x on the left, vmap over x makes this one [batch, references] matrix product."""
+    return lax.dot_general(x, ys, (((0,), (1,)), ((), ())), precision=precision)
+
+
+def _squared_against(x: Array, ys: Array, precision: lax.PrecisionLike) -> Array:
+    """|x|² + |y|² - 2 x·y, where what lies below the rounding error of these terms is 0, and its gradient too."""
+    norms = jnp.sum(x * x) + jnp.sum(ys * ys, axis=-1)
+    squared = norms - 2.0 * _products(x, ys, precision)
+    resolution = 2.0 * jnp.finfo(x.dtype).eps * lax.stop_gradient(norms)
+    return jnp.where(squared <= resolution, 0.0, squared)
+
+
+def _squared_between(x: Array, y: Array) -> Array:
+    return jnp.sum((x - y) ** 2, axis=-1)
+
+
+def _subtract(rows: Array, middle: Array) -> Array:
+    return rows - middle[None]
+
+
+def _normalise(rows: Array, middle: Array) -> Array:
+    del middle  # a direction has no other origin than 0
+    return _unit(rows)
+
+
+squared_euclidean = Distance(
+    "squared_euclidean",
+    between=_squared_between,
+    against=_squared_against,
+    prepare=_subtract,
+)
+
+euclidean = Distance(
+    "euclidean",
+    between=lambda x, y: _sqrt(_squared_between(x, y)),
+    against=lambda x, ys, precision: _sqrt(_squared_against(x, ys, precision)),
+    prepare=_subtract,
+    ranks_like=squared_euclidean,
+)
+
+manhattan = Distance(
+    "manhattan",
+    between=lambda x, y: jnp.sum(jnp.abs(x - y), axis=-1),
+    against=lambda x, ys, precision: jnp.sum(jnp.abs(x[None] - ys), axis=-1),
+    prepare=_subtract,
+)
+
+cosine = Distance(
+    "cosine",
+    between=lambda x, y: 1.0 - jnp.sum(_unit(x) * _unit(y), axis=-1),
+    against=lambda x, ys, precision: 1.0 - _products(x, ys, precision),
+    prepare=_normalise,
+)
+
+cosine_similarity = Distance(
+    "cosine_similarity",
+    between=lambda x, y: jnp.sum(_unit(x) * _unit(y), axis=-1),
+    against=_products,
+    prepare=_normalise,
+    is_similarity=True,
+)
