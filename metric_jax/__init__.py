@@ -1,10 +1,20 @@
 """metric_jax: deep metric learning in JAX."""
 
+from metric_jax import diagnostics as diagnostics
+from metric_jax import evaluation as evaluation
+from metric_jax import mining as mining
+from metric_jax.anchors import per_anchor as per_anchor
 from metric_jax.distances import Distance as Distance
 from metric_jax.distances import cosine as cosine
 from metric_jax.distances import cosine_similarity as cosine_similarity
 from metric_jax.distances import euclidean as euclidean
 from metric_jax.distances import manhattan as manhattan
 from metric_jax.distances import squared_euclidean as squared_euclidean
+from metric_jax.losses.contrastive import batch_contrastive_loss as batch_contrastive_loss
 from metric_jax.losses.contrastive import contrastive_loss as contrastive_loss
+from metric_jax.losses.triplet import batch_all_triplet_loss as batch_all_triplet_loss
+from metric_jax.losses.triplet import batch_hard_triplet_loss as batch_hard_triplet_loss
+from metric_jax.losses.triplet import batch_semi_hard_triplet_loss as batch_semi_hard_triplet_loss
 from metric_jax.losses.triplet import triplet_loss as triplet_loss
+from metric_jax.reductions import Terms as Terms
+from metric_jax.reductions import terms as terms

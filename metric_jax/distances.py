@@ -14,6 +14,7 @@ points coincide: √ has an infinite slope at 0, and a ``where`` behind it would
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -51,7 +52,9 @@ class Distance:
     is_similarity: bool = False
     precision: lax.PrecisionLike = HIGHEST
 
-    def __call__(self, x: Float[Array, "*batch dim"], y: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
+    def __call__(
+        self, x: Float[Array, "*batch dim"], y: Float[Array, "*batch dim"]
+    ) -> Float[Array, "*batch"]:
         """Compares row with row.
 
         Args:
@@ -67,7 +70,8 @@ class Distance:
         """
         x, y = as_rows(x, "x"), as_rows(y, "y")
         chex.assert_equal_shape(
-            (x, y), custom_message=f"{self.name}(x, y) compares row with row: x and y need one shape, or use .pairwise",
+            (x, y),
+            custom_message=f"{self.name}(x, y) compares row with row: x and y need one shape, or use .pairwise",
             exception_type=ValueError,
         )
         return self.between(x, y)
@@ -91,7 +95,10 @@ class Distance:
         x, y = as_rows(x, "x"), as_rows(y, "y")
         for name, rows in (("x", x), ("y", y)):
             chex.assert_rank(
-                rows, 2, custom_message=f"{self.name}.pairwise needs {name} as [rows, dim]", exception_type=ValueError
+                rows,
+                2,
+                custom_message=f"{self.name}.pairwise needs {name} as [rows, dim]",
+                exception_type=ValueError,
             )
         check_same_dim(x, y, "x", "y")
         middle = center(y)
@@ -118,7 +125,18 @@ def as_rows(x: Array, name: str) -> Array:
 def check_same_dim(x: Array, y: Array, x_name: str, y_name: str) -> None:
     """Raises a ValueError when the rows of x and y differ in dimension."""
     if x.shape[-1] != y.shape[-1]:
-        raise ValueError(f"{x_name} has dimension {x.shape[-1]} and {y_name} has {y.shape[-1]}: they must agree")
+        raise ValueError(
+            f"{x_name} has dimension {x.shape[-1]} and {y_name} has {y.shape[-1]}: they must agree"
+        )
+
+
+def check_measure(measure: Any, keyword: str) -> None:
+    """Raises unless what was passed as ``keyword`` (``"distance"`` or ``"similarity"``) is a `Distance` of that kind."""
+    example = "mj.cosine_similarity" if keyword == "similarity" else "mj.euclidean"
+    if not isinstance(measure, Distance):
+        raise TypeError(f"{keyword} must be a metric_jax Distance such as {example}, got {measure!r}")
+    if measure.is_similarity != (keyword == "similarity"):
+        raise ValueError(f"{keyword} must be a {keyword} such as {example}, got {measure.name}")
 
 
 def center(rows: Float[Array, "rows dim"], where: Array | None = None) -> Float[Array, "dim"]:

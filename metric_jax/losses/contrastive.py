@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from metric_jax.anchors import per_anchor
 from metric_jax.distances import Distance, euclidean
+from metric_jax.reductions import Terms, terms
 
 
 def contrastive_loss(
@@ -63,6 +65,34 @@ def contrastive_loss(
         is_same, d.shape, custom_message="is_same needs one entry for each pair", exception_type=ValueError
     )
     return pair_loss(d, is_same.astype(bool), margin)
+
+
+@per_anchor(distance=euclidean)
+def batch_contrastive_loss(
+    distances: Array, positives: Array, negatives: Array, *, margin: float | Array = 1.0
+) -> Terms:
+    """Contrastive loss of all pairs of a batch.
+
+    ``L(a) = Σ_p d(a, p)² + Σ_n max(0, margin - d(a, n))²``; its terms are all pairs of an anchor and a reference.
+
+    Args:
+        margin: How far apart negative pairs should be, in units of the distance.
+
+    Returns:
+        The loss: a scalar, or ``[batch]`` with ``reduction="none"``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import metric_jax as mj
+        >>> embeddings = jnp.array([[0.0], [0.5], [0.75]])
+        >>> mj.batch_contrastive_loss(embeddings, jnp.array([0, 0, 1]), reduction="none")
+        Array([0.3125, 0.8125, 0.625 ], dtype=float32)
+
+    References:
+        Hadsell, Chopra, LeCun (2006), Dimensionality Reduction by Learning an Invariant Mapping.
+        http://yann.lecun.com/exdb/publis/pdf/hadsell-chopra-lecun-06.pdf
+    """
+    return terms(pair_loss(distances, positives, margin), where=positives | negatives)
 
 
 def pair_loss(distances: Array, is_same: Array, margin: float | Array) -> Array:

@@ -7,6 +7,9 @@ For the distances d(a,p) and d(a,n) of an anchor to a positive and to a negative
 
 Only relative distance counts: the pull on the positive ends once the order is right, and the negative is pushed as
 long as the order is wrong.
+
+A batch holds of the order of batch³ triplets. The three batch losses differ in which of them they charge: the hardest one
+of each anchor, the semi-hard one of each positive pair, or all. None of them ever lists the triplets.
 """
 
 from collections.abc import Callable
@@ -14,7 +17,11 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Float
 
+from metric_jax import mining
+from metric_jax.anchors import Batch, batch_loss, per_anchor
 from metric_jax.distances import Distance, euclidean
+from metric_jax.reductions import Terms, terms
+from metric_jax.sums import sum_where
 
 Penalty = Callable[[Array], Array]
 
@@ -62,3 +69,121 @@ def triplet_loss(
         https://arxiv.org/abs/1703.07737
     """
     return penalty(distance(anchor, positive) - distance(anchor, negative) + margin)
+
+
+@batch_loss(static=("penalty",))
+def batch_hard_triplet_loss(
+    batch: Batch, *, margin: float | Array = 0.2, penalty: Penalty = jax.nn.relu
+) -> Terms:
+    """Triplet loss of every anchor with its farthest positive and its nearest negative.
+
+    ``L(a) = penalty(max_p d(a, p) - min_n d(a, n) + margin)``; its terms are the anchors that have both a positive and a
+    negative.
+
+    Args:
+        margin: By how much the nearest negative should be farther than the farthest positive, in units of the distance.
+        penalty: What a violation costs: ``jax.nn.relu`` or ``jax.nn.softplus``.
+
+    Returns:
+        The loss: a scalar, or ``[batch]`` with ``reduction="none"``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import metric_jax as mj
+        >>> embeddings = jnp.array([[0.0], [1.0], [5.0], [2.0]])
+        >>> mj.batch_hard_triplet_loss(embeddings, jnp.array([0, 0, 1, 1]), reduction="none")
+        Array([0. , 0.2, 0. , 2.2], dtype=float32)
+
+    References:
+        Hermans, Beyer, Leibe (2017), In Defense of the Triplet Loss for Person Re-Identification.
+        https://arxiv.org/abs/1703.07737
+    """
+    mined, compared = mining.hardest(batch), batch.comparison
+    values = triplet_loss(
+        compared.anchors,
+        compared.references[mined.positive],
+        compared.references[mined.negative],
+        margin=margin,
+        distance=batch.distance,
+        penalty=penalty,
+    )
+    return jax.vmap(terms)(values, mined.valid)
+
+
+@per_anchor(static=("penalty",))
+def batch_semi_hard_triplet_loss(
+    distances: Array,
+    positives: Array,
+    negatives: Array,
+    *,
+    margin: float | Array = 0.2,
+    penalty: Penalty = jax.nn.relu,
+) -> Terms:
+    """Triplet loss of every positive pair with its semi-hard negative.
+
+    ``L(a) = Σ_p penalty(d(a, p) - d(a, n*) + margin)`` with ``n*`` the nearest negative strictly farther than p, or the
+    farthest negative where none is farther; its terms are the positive pairs of anchors that have a negative.
+
+    Args:
+        margin: By how much the negative should be farther than the positive, in units of the distance.
+        penalty: What a violation costs: ``jax.nn.relu`` or ``jax.nn.softplus``.
+
+    Returns:
+        The loss: a scalar, or ``[batch]`` with ``reduction="none"``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import metric_jax as mj
+        >>> embeddings = jnp.array([[0.0], [2.0], [5.0], [2.125]])
+        >>> mj.batch_semi_hard_triplet_loss(embeddings, jnp.array([0, 0, 1, 1]), margin=0.25, reduction="none")
+        Array([0.125, 0.   , 0.125, 1.   ], dtype=float32)
+
+    References:
+        Schroff, Kalenichenko, Philbin (2015), FaceNet: A Unified Embedding for Face Recognition and Clustering.
+        https://arxiv.org/abs/1503.03832
+    """
+
+    def pair(positive: Array, masks: Array, distances: Array, margin: Array) -> Terms:
+        negative = mining.semi_hard_negative(distances, positive, masks)
+        return terms(penalty(distances[positive] - distances[negative] + margin), where=masks.any())
+
+    return sum_where(positives, pair, negatives, distances, margin)
+
+
+@per_anchor(static=("penalty",))
+def batch_all_triplet_loss(
+    distances: Array,
+    positives: Array,
+    negatives: Array,
+    *,
+    margin: float | Array = 0.2,
+    penalty: Penalty = jax.nn.relu,
+) -> Terms:
+    """Triplet loss of all triplets of a batch.
+
+    ``L(a) = Σ_p Σ_n penalty(d(a, p) - d(a, n) + margin)``; its terms are the triplets. ``reduction="mean_active"`` is the
+    mean over violating triplets that the paper found better. Time is O(batch² * positives), memory never O(batch³).
+
+    Args:
+        margin: By how much the negative should be farther than the positive, in units of the distance.
+        penalty: What a violation costs: ``jax.nn.relu`` or ``jax.nn.softplus``.
+
+    Returns:
+        The loss: a scalar, or ``[batch]`` with ``reduction="none"``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import metric_jax as mj
+        >>> embeddings = jnp.array([[0.0], [2.0], [1.0]])
+        >>> mj.batch_all_triplet_loss(embeddings, jnp.array([0, 0, 1]), margin=0.5, reduction="none")
+        Array([1.5, 1.5, 0. ], dtype=float32)
+
+    References:
+        Hermans, Beyer, Leibe (2017), In Defense of the Triplet Loss for Person Re-Identification.
+        https://arxiv.org/abs/1703.07737
+    """
+
+    def pair(positive: Array, masks: Array, distances: Array, margin: Array) -> Terms:
+        return terms(penalty(distances[positive] - distances + margin), where=masks)
+
+    return sum_where(positives, pair, negatives, distances, margin)

@@ -1,0 +1,162 @@
+"""Online mining: which triplets of a batch are worth a loss.
+
+In a batch most triplets are easy: the negative is already far beyond the positive, and they teach nothing. A miner
+looks at every anchor's row of distances and returns *indices*, through which no gradient flows. A loss then gathers
+those rows and computes their distances again, by difference: the gradient costs O(batch * dim) instead of a backward
+pass through the batch² matrix, and near duplicates keep exact distances.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Int
+
+from metric_jax.anchors import Batch, miner
+
+
+class Triplets(NamedTuple):
+    """Indices of mined triplets; all four arrays have one shape. Where ``valid`` is False the indices are 0.
+
+    Attributes:
+        anchor: Index into the batch.
+        positive: Index into the references: the batch itself, unless others were given.
+        negative: Index into the references.
+        valid: Whether the anchor has such a triplet.
+    """
+
+    anchor: Int[Array, "*triplets"]
+    positive: Int[Array, "*triplets"]
+    negative: Int[Array, "*triplets"]
+    valid: Bool[Array, "*triplets"]
+
+
+@miner
+def batch_hard(batch: Batch) -> Triplets:
+    """For every anchor its farthest positive and its nearest negative.
+
+    ``p*(a) = argmax_p d(a, p)`` and ``n*(a) = argmin_n d(a, n)``; the lowest index wins a tie.
+
+    Returns:
+        `Triplets`, each array ``[batch]``; an anchor without a positive or without a negative is not valid.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import metric_jax as mj
+        >>> embeddings = jnp.array([[0.0], [1.0], [5.0], [2.0]])
+        >>> mj.mining.batch_hard(embeddings, jnp.array([0, 0, 0, 1])).negative
+        Array([3, 3, 3, 0], dtype=int32)
+
+    References:
+        Hermans, Beyer, Leibe (2017), In Defense of the Triplet Loss for Person Re-Identification.
+        https://arxiv.org/abs/1703.07737
+    """
+    return hardest(batch)
+
+
+@miner(static=("max_positives",))
+def batch_semi_hard(batch: Batch, *, max_positives: int | None = None) -> Triplets:
+    """For every anchor and each of its positives, the nearest negative that is farther than that positive.
+
+    ``n*(a, p) = argmin_{n: d(a, n) > d(a, p)} d(a, n)``; where no negative is farther, the farthest negative. The lowest
+    index wins a tie.
+
+    Args:
+        max_positives: How many positives of an anchor to keep, in the order of their indices: samples per class minus 1 in a
+            P×K batch. None keeps room for all references, which costs O(batch * references) memory.
+
+    Returns:
+        `Triplets`, each array ``[batch, max_positives]``: slot s holds the anchor's s-th positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import metric_jax as mj
+        >>> embeddings = jnp.array([[0.0], [1.0], [5.0], [2.0]])
+        >>> mj.mining.batch_semi_hard(embeddings, jnp.array([0, 0, 1, 1]), max_positives=1).negative
+        Array([[3],
+               [2],
+               [1],
+               [0]], dtype=int32)
+
+    References:
+        Schroff, Kalenichenko, Philbin (2015), FaceNet: A Unified Embedding for Face Recognition and Clustering.
+        https://arxiv.org/abs/1503.03832
+    """
+    if max_positives is not None and max_positives < 1:
+        raise ValueError(f"max_positives must be at least 1 or None, got {max_positives}")
+    references = len(batch.comparison.references)
+    slots = min(max_positives or references, references)
+
+    def one_anchor(distances: Array, positives: Array, negatives: Array) -> tuple[Array, Array, Array]:
+        def fill(state: tuple[Array, ...]) -> tuple[Array, ...]:
+            slot, positive, p, n = state
+            negative = semi_hard_negative(distances, positive, negatives)
+            return (
+                slot + 1,
+                next_true(positives, positive),
+                p.at[slot].set(positive),
+                n.at[slot].set(negative),
+            )
+
+        empty = jnp.zeros_like(positives[:slots], jnp.int32)  # of the row's own type, also under shard_map
+        start = (jnp.zeros_like(empty[0]), next_true(positives, -1), empty, empty)
+        filled, _, p, n = lax.while_loop(lambda s: (s[0] < slots) & (s[1] < references), fill, start)
+        valid = (jnp.arange(slots) < filled) & negatives.any()
+        return jnp.where(valid, p, 0), jnp.where(valid, n, 0), valid
+
+    positive, negative, valid = frozen(batch).over_anchors(one_anchor, distance=batch.distance.ranking)
+    return Triplets(_anchor_indices(valid), positive, negative, valid)
+
+
+def hardest(batch: Batch) -> Triplets:
+    """Batch-hard triplets of a batch; see `batch_hard`."""
+
+    def one_anchor(distances: Array, positives: Array, negatives: Array) -> tuple[Array, Array, Array]:
+        valid = positives.any() & negatives.any()
+        farthest, nearest = first_argmax(distances, positives), first_argmin(distances, negatives)
+        return jnp.where(valid, farthest, 0), jnp.where(valid, nearest, 0), valid
+
+    positive, negative, valid = frozen(batch).over_anchors(one_anchor, distance=batch.distance.ranking)
+    return Triplets(_anchor_indices(valid), positive, negative, valid)
+
+
+def semi_hard_negative(distances: Array, positive: Array, negatives: Array) -> Array:
+    """The nearest negative strictly farther than ``positive``, else the farthest negative: its index."""
+    farther = negatives & (distances > distances[positive])
+    return jnp.where(farther.any(), first_argmin(distances, farther), first_argmax(distances, negatives))
+
+
+def first_argmin(values: Array, where: Array) -> Array:
+    """Index of the smallest of the values that ``where`` selects; the lowest at ties, 0 if none is selected.
+
+    NaN counts as the smallest, so that it is chosen and reaches the loss. Two plain reductions, value then index:
+    XLA compiles an argmin on CPU to scalar code.
+    """
+    best = jnp.min(values, where=where, initial=jnp.inf)
+    hits = where & ((values == best) | jnp.isnan(values))
+    index = jnp.min(jnp.arange(len(values)), where=hits, initial=len(values))
+    return jnp.where(index < len(values), index, 0)
+
+
+def first_argmax(values: Array, where: Array) -> Array:
+    """Index of the largest of the values that ``where`` selects; otherwise as `first_argmin`."""
+    return first_argmin(-values, where)
+
+
+def next_true(mask: Array, after: Array | int) -> Array:
+    """The first index behind ``after`` at which the mask holds; its length if there is none."""
+    indices = jnp.arange(len(mask))
+    return jnp.min(indices, where=mask & (indices > after), initial=len(mask))
+
+
+def frozen(batch: Batch) -> Batch:
+    """The batch with its arrays under ``stop_gradient``: mining is not differentiated."""
+    return dataclasses.replace(batch, comparison=lax.stop_gradient(batch.comparison))
+
+
+def _anchor_indices(valid: Array) -> Array:
+    """The index of each anchor, in the shape of its triplets; 0 where they are not valid."""
+    anchors = jnp.arange(len(valid)).reshape(-1, *[1] * (valid.ndim - 1))
+    return jnp.where(valid, jnp.broadcast_to(anchors, valid.shape), 0)

@@ -1,0 +1,67 @@
+"""From one anchor's terms to one number, exactly, over anchors, tiles and devices.
+
+A mean over a batch must not be a mean of means. So an anchor hands over its *terms* (pairs, triplets, or itself) as
+three sums, and what is divided at the end are sums of these over all anchors of all devices.
+"""
+
+from typing import Literal, NamedTuple, get_args
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+Reduction = Literal["mean", "mean_active", "sum", "none"]
+
+
+class Terms(NamedTuple):
+    """What one anchor contributes. Counts are floats: batch-all's, of order batch³, overflow int32."""
+
+    total: Array
+    count: Array
+    active: Array
+
+
+def terms(values: Float[Array, "*terms"], where: Bool[Array, "*terms"]) -> Terms:
+    """The terms of one anchor: the values that ``where`` selects.
+
+    Args:
+        values: The loss of each candidate term, any shape; a scalar is one term.
+        where: Which of them are terms; the same shape.
+
+    Returns:
+        Their sum, their number, and the number of those that are not zero (NaN is not zero: it must not vanish).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import metric_jax as mj
+        >>> mj.terms(jnp.array([3.0, 0.0, 7.0]), where=jnp.array([True, True, False])).total
+        Array(3., dtype=float32)
+    """
+    values = jnp.where(where, values, 0.0)
+    return Terms(
+        total=jnp.sum(values),
+        count=jnp.sum(where, dtype=values.dtype),
+        active=jnp.sum(values != 0.0, dtype=values.dtype),
+    )
+
+
+def reduce(per_anchor: Terms, reduction: Reduction, axis_name: str | tuple[str, ...] | None) -> Array:
+    """Reduces the terms of all anchors, each leaf ``[batch]``.
+
+    ``"mean"`` divides by the number of terms, ``"mean_active"`` by the number of terms that are not zero, both giving 0
+    when there are none; ``"sum"`` adds the terms up; ``"none"`` keeps one value per anchor, the total of its terms.
+    """
+    if reduction == "none":
+        return per_anchor.total
+    summed = Terms(*(jnp.sum(leaf) for leaf in per_anchor))
+    if axis_name is not None:
+        summed = Terms(*(lax.psum(leaf, axis_name) for leaf in summed))
+    if reduction == "sum":
+        return summed.total
+    return summed.total / jnp.maximum(summed.count if reduction == "mean" else summed.active, 1.0)
+
+
+def check_reduction(reduction: str) -> None:
+    """Raises a ValueError unless ``reduction`` is one of the four."""
+    if reduction not in get_args(Reduction):
+        raise ValueError(f"reduction must be one of {', '.join(get_args(Reduction))}, got {reduction!r}")
