@@ -22,8 +22,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from metric_jax import types
-
 HIGHEST = lax.Precision.HIGHEST
 
 

@@ -9,7 +9,6 @@ pass through the batch² matrix, and near duplicates keep exact distances.
 import dataclasses
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Int
