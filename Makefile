@@ -1,0 +1,76 @@
+# `make` alone lists what can be made. A first call creates .venv and installs what the lock files pin; every later call
+# finds the stamp of that and starts at once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+CONFIG ?= configs/digits.py
+WORKDIR ?= runs/digits
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help train test test-oracles lint format bench lock clean
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s%s\n", $$1, $$2}'
+
+train: $(VENV)/.locked  ## train on scikit-learn's digits; CONFIG=, WORKDIR= and ARGS= choose otherwise
+	$(BIN)/python experiments/train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
+
+test: lint  ## lint, check types, run tests and doctests; ARGS= goes to pytest
+	$(BIN)/python -m pytest --ignore=tests/oracles $(ARGS)
+
+test-oracles: $(VENV)/.oracle  ## compare with pytorch-metric-learning and faiss
+	$(BIN)/python -m pytest tests/oracles $(ARGS)
+
+lint: $(VENV)/.locked  ## ruff, its formatter, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.locked  ## format the code, mend what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.oracle  ## time and memory of losses and miners, beside pytorch-metric-learning
+	$(BIN)/python experiments/benchmark.py $(ARGS)
+
+# Pins that still fit are kept: `make lock ARGS=--upgrade` renews them all. The second file holds only what the oracles
+# add to the first. torch is not in it: its CPU build is not the registry's file, so no one hash fits both.
+lock: $(VENV)/.python  ## resolve setup.py into the lock files
+	$(PIP) install uv
+	$(BIN)/uv pip compile --quiet --extra test $(ARGS) setup.py --output-file requirements.lock
+	$(BIN)/uv pip compile --quiet --extra oracle $(ARGS) setup.py --output-file requirements-oracle.lock \
+		--constraint requirements.lock --no-emit-package torch \
+		$$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock | sort -u)
+
+clean:  ## remove the environment and every cache; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "metric_jax needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+			"name another with make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# setuptools goes first: it builds the one package that comes without a wheel (promise), and the project itself, so that
+# not even what builds is taken without a hash.
+$(VENV)/.locked: $(VENV)/.python requirements.lock setup.py
+	sed -n '/^setuptools==/,/[^\]$$/p' requirements.lock > $(VENV)/setuptools.lock
+	$(PIP) install --no-deps --require-hashes --requirement $(VENV)/setuptools.lock
+	$(PIP) install --no-deps --require-hashes --no-build-isolation --requirement requirements.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	$(PIP) check
+	@touch $@
+
+# Any build of torch of that version will do: a CPU build that PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL names is taken
+# first, else the registry's, which on Linux brings CUDA along.
+$(VENV)/.oracle: $(VENV)/.locked requirements-oracle.lock
+	$(PIP) install --no-deps --require-hashes --requirement requirements-oracle.lock
+	$(PIP) install $$(sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' setup.py)
+	$(PIP) check
+	@touch $@

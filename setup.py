@@ -1,0 +1,60 @@
+"""Installs metric_jax. Every dependency stands here, once, with its reason; requirements.lock pins them."""
+
+import setuptools
+
+RUNTIME = [
+    "jax>=0.10.2",  # arrays, gradients, jit: all of the library
+    "chex>=0.1.91",  # checks of ranks, shapes and types at trace time
+    "jaxtyping>=0.3.3",  # shapes in the annotations
+    "numpy>=2.0",  # host side: data, and what evaluation returns
+    "flax>=0.12.8",  # models (NNX)
+    "optax>=0.2.8",  # optimizers and schedules
+    "orbax-checkpoint>=0.12.8",  # checkpoints of state and data iterator
+    "grain>=0.2.18",  # batches that resume exactly
+    "array-record>=0.8.3",  # reads prepared TFDS sets without TensorFlow
+    "tensorflow-datasets>=4.9.10",  # data sources; needs no TensorFlow to read
+    "importlib-resources>=6.0",  # tensorflow-datasets imports it and does not declare it
+    "scikit-learn>=1.5",  # the embedded digits
+    "pillow>=11.0",  # decodes images
+    "absl-py>=2.3",  # flags and logging of the experiments
+    "ml-collections>=1.1.0",  # configs that refuse an unknown key
+    "tensorboardX>=2.6.4",  # writes TensorBoard events without TensorFlow
+    "tqdm>=4.66",  # the progress bar
+    "matplotlib>=3.9",  # figures and reports
+]
+
+EXTRAS = {
+    "test": [
+        "pytest>=8.4",  # runs the tests and doctests
+        "pytest-xdist>=3.8",  # ... on all cores
+        "ruff>=0.14",  # lints and formats
+        "mypy>=1.18",  # checks the types
+        "setuptools>=77",  # lets make install the project itself from the lock, without a build environment
+    ],
+    # Reference values and benchmarks only: the project never imports these.
+    "oracle": [
+        "torch==2.13.0",  # what pytorch-metric-learning runs on
+        "pytorch-metric-learning==2.9.0",  # the losses and miners we compare with
+        "faiss-cpu>=1.12",  # nearest neighbours to compare retrieval with
+    ],
+    "tensorboard": ["tensorboard>=2.20"],  # to look at the events of a run
+    "prepare": ["tensorflow>=2.19"],  # to build a standard TFDS set, once
+    "dev": [
+        "pre-commit>=4.0",  # ruff and whitespace before every commit
+        "uv>=0.8",  # resolves the lock files
+    ],
+}
+
+setuptools.setup(
+    name="metric_jax",
+    version="0.1.0",
+    description="Deep metric learning in JAX: pure losses with online mining, Flax training, honest evaluation.",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=setuptools.find_packages(include=["metric_jax", "metric_jax.*"]),
+    package_data={"metric_jax": ["py.typed"]},
+    install_requires=RUNTIME,
+    extras_require=EXTRAS,
+)
