@@ -135,7 +135,7 @@ def first_argmin(values: Array, where: Array) -> Array:
     """
     best = jnp.min(values, where=where, initial=jnp.inf)
     hits = where & ((values == best) | jnp.isnan(values))
-    index = jnp.min(jnp.arange(len(values)), where=hits, initial=len(values))
+    index = jnp.min(jnp.arange(len(values), dtype=jnp.int32), where=hits, initial=len(values))
     return jnp.where(index < len(values), index, 0)
 
 
@@ -146,7 +146,7 @@ def first_argmax(values: Array, where: Array) -> Array:
 
 def next_true(mask: Array, after: Array | int) -> Array:
     """The first index behind ``after`` at which the mask holds; its length if there is none."""
-    indices = jnp.arange(len(mask))
+    indices = jnp.arange(len(mask), dtype=jnp.int32)
     return jnp.min(indices, where=mask & (indices > after), initial=len(mask))
 
 
@@ -157,5 +157,5 @@ def frozen(batch: Batch) -> Batch:
 
 def _anchor_indices(valid: Array) -> Array:
     """The index of each anchor, in the shape of its triplets; 0 where they are not valid."""
-    anchors = jnp.arange(len(valid)).reshape(-1, *[1] * (valid.ndim - 1))
+    anchors = jnp.arange(len(valid), dtype=jnp.int32).reshape(-1, *[1] * (valid.ndim - 1))
     return jnp.where(valid, jnp.broadcast_to(anchors, valid.shape), 0)
