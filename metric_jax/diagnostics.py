@@ -1,7 +1,7 @@
 """Is it learning? What to log about a batch of embeddings beside its loss.
 
-A triplet loss near its margin says little: the network may be learning from hard triplets, or may have mapped everything to
-one point. These numbers tell the two apart.
+A triplet loss near its margin says little: the network may be learning from hard triplets, or may have mapped
+everything to one point. These numbers tell the two apart.
 """
 
 import functools
@@ -41,8 +41,8 @@ def summary(
 
         *   ``active_fraction``: of the anchors with a positive and a negative, those whose batch-hard triplet violates
             the margin.
-        *   ``positive_mean``, ``positive_q10``, ``positive_q50``, ``positive_q90``, and the same for ``negative``: mean and
-            quantiles of the distances of all positive and all negative pairs. They take one sort of all batch² of them.
+        *   ``positive_mean``, ``positive_q10``, ``positive_q50``, ``positive_q90``, and the same for ``negative``: mean
+            and quantiles of the distances of all positive and all negative pairs, by one sort of all batch² of them.
         *   ``hard_positives``: pairs (a, p) farther apart than a and its nearest negative.
         *   ``hard_negatives``: pairs (a, n) closer than a and its farthest positive.
         *   ``spread``: root mean square distance of the embeddings from their mean; of their directions, under cosine.

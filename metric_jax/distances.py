@@ -129,7 +129,7 @@ def check_same_dim(x: Array, y: Array, x_name: str, y_name: str) -> None:
 
 
 def check_measure(measure: Any, keyword: str) -> None:
-    """Raises unless what was passed as ``keyword`` (``"distance"`` or ``"similarity"``) is a `Distance` of that kind."""
+    """Raises unless what was passed as ``keyword``, distance or similarity, is a `Distance` of that kind."""
     example = "mj.cosine_similarity" if keyword == "similarity" else "mj.euclidean"
     if not isinstance(measure, Distance):
         raise TypeError(f"{keyword} must be a metric_jax Distance such as {example}, got {measure!r}")

@@ -59,12 +59,12 @@ def batch_hard(batch: Batch) -> Triplets:
 def batch_semi_hard(batch: Batch, *, max_positives: int | None = None) -> Triplets:
     """For every anchor and each of its positives, the nearest negative that is farther than that positive.
 
-    ``n*(a, p) = argmin_{n: d(a, n) > d(a, p)} d(a, n)``; where no negative is farther, the farthest negative. The lowest
-    index wins a tie.
+    ``n*(a, p) = argmin_{n: d(a, n) > d(a, p)} d(a, n)``; where no negative is farther, the farthest negative. The
+    lowest index wins a tie.
 
     Args:
-        max_positives: How many positives of an anchor to keep, in the order of their indices: samples per class minus 1 in a
-            P×K batch. None keeps room for all references, which costs O(batch * references) memory.
+        max_positives: How many positives of an anchor to keep, in the order of their indices: samples per class minus 1
+            in a P×K batch. None keeps room for all references, which costs O(batch * references) memory.
 
     Returns:
         `Triplets`, each array ``[batch, max_positives]``: slot s holds the anchor's s-th positive.
@@ -89,7 +89,7 @@ def batch_semi_hard(batch: Batch, *, max_positives: int | None = None) -> Triple
     slots = min(max_positives or references, references)
 
     def one_anchor(distances: Array, positives: Array, negatives: Array) -> tuple[Array, Array, Array]:
-        def fill(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        def fill(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
             slot, positive, p, n = state
             negative = semi_hard_negative(distances, positive, negatives)
             return (

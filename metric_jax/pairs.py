@@ -1,6 +1,5 @@
-"""Who is compared with whom: the anchors of a batch, their references, and which of these are positives or negatives."""
+"""Who is compared with whom: anchors, their references, and which of these are positives and negatives."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
@@ -11,8 +10,8 @@ from jax import lax
 from jaxtyping import Array
 
 from metric_jax.distances import as_rows, check_same_dim
+from metric_jax.types import AxisName, Match
 
-Match = Callable[[Array, Array], Array]
 NOT_THERE = -1
 
 
@@ -30,7 +29,7 @@ class Comparison(NamedTuple):
         anchors: ``[batch, dim]``.
         labels: ``[batch, ...]``.
         where: ``[batch]``, which anchors count.
-        index: ``[batch]``, where each anchor stands among the references; ``NOT_THERE`` if they are something else.
+        position: ``[batch]``, where each anchor stands among the references; ``NOT_THERE`` if they are something else.
         references: ``[references, dim]``.
         reference_labels: ``[references, ...]``.
         reference_where: ``[references]``, which references count.
@@ -39,7 +38,7 @@ class Comparison(NamedTuple):
     anchors: Array
     labels: Array
     where: Array
-    index: Array
+    position: Array
     references: Array
     reference_labels: Array
     reference_where: Array
@@ -54,17 +53,17 @@ def compare(
     reference_where: Array | None = None,
     where: Array | None = None,
     match: Match | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
+    axis_name: AxisName = None,
 ) -> Comparison:
-    """Checks the inputs and lines anchors up with their references, gathered over devices when ``axis_name`` is given."""
+    """Checks the inputs and lines anchors up with their references, gathered over the devices of ``axis_name``."""
     anchors, where = _checked_rows(embeddings, labels, where, match, "embeddings", "labels", "where")
-    index = jnp.arange(len(anchors))
+    position = jnp.arange(len(anchors))
     if references is None:
         if reference_labels is not None or reference_where is not None:
             raise ValueError("reference_labels and reference_where describe references: pass references too")
         compared = (anchors, labels, where)
         if axis_name is not None:
-            index = index + lax.axis_index(axis_name) * len(anchors)
+            position = position + lax.axis_index(axis_name) * len(anchors)
     else:
         if reference_labels is None:
             raise ValueError("references need their labels: pass reference_labels too")
@@ -79,14 +78,14 @@ def compare(
         )
         check_same_dim(anchors, rows, "embeddings", "references")
         compared = (rows, reference_labels, reference_where)
-        index = jnp.full_like(index, NOT_THERE)
+        position = jnp.full_like(position, NOT_THERE)
     if axis_name is not None:
         compared = jax.tree.map(lambda x: lax.all_gather(x, axis_name, tiled=True), compared)
-    return Comparison(anchors, labels, where, index, *compared)
+    return Comparison(anchors, labels, where, position, *compared)
 
 
 def of_anchor(
-    label: Array, where: Array, index: Array, comparison: Comparison, match: Match | None
+    label: Array, where: Array, position: Array, comparison: Comparison, match: Match | None
 ) -> tuple[Array, Array]:
     """Which references are positives and which are negatives of one anchor: two masks ``[references]``.
 
@@ -97,7 +96,7 @@ def of_anchor(
         raise TypeError(
             f"match must return one boolean for two labels, got {same.dtype}{list(same.shape[1:])}"
         )
-    candidates = comparison.reference_where & (jnp.arange(len(same)) != index) & where
+    candidates = comparison.reference_where & (jnp.arange(len(same)) != position) & where
     return same & candidates, ~same & candidates
 
 

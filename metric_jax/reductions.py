@@ -10,14 +10,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from metric_jax.types import AxisName
+
 Reduction = Literal["mean", "mean_active", "sum", "none"]
 
 
 class Terms(NamedTuple):
-    """What one anchor contributes. Counts are floats: batch-all's, of order batch³, overflow int32."""
+    """What one anchor contributes: the sum of its terms, how many there are, and how many of them are not zero.
+
+    Counts are floats: batch-all's, of order batch³, would overflow int32.
+    """
 
     total: Array
-    count: Array
+    number: Array
     active: Array
 
 
@@ -40,16 +45,16 @@ def terms(values: Float[Array, "*terms"], where: Bool[Array, "*terms"]) -> Terms
     values = jnp.where(where, values, 0.0)
     return Terms(
         total=jnp.sum(values),
-        count=jnp.sum(where, dtype=values.dtype),
+        number=jnp.sum(where, dtype=values.dtype),
         active=jnp.sum(values != 0.0, dtype=values.dtype),
     )
 
 
-def reduce(per_anchor: Terms, reduction: Reduction, axis_name: str | tuple[str, ...] | None) -> Array:
+def reduce(per_anchor: Terms, reduction: Reduction, axis_name: AxisName) -> Array:
     """Reduces the terms of all anchors, each leaf ``[batch]``.
 
-    ``"mean"`` divides by the number of terms, ``"mean_active"`` by the number of terms that are not zero, both giving 0
-    when there are none; ``"sum"`` adds the terms up; ``"none"`` keeps one value per anchor, the total of its terms.
+    ``"mean"`` divides by the number of terms, ``"mean_active"`` by the number of terms that are not zero, both giving
+    0 when there are none; ``"sum"`` adds the terms up; ``"none"`` keeps one value per anchor, the total of its terms.
     """
     if reduction == "none":
         return per_anchor.total
@@ -58,7 +63,7 @@ def reduce(per_anchor: Terms, reduction: Reduction, axis_name: str | tuple[str, 
         summed = Terms(*(lax.psum(leaf, axis_name) for leaf in summed))
     if reduction == "sum":
         return summed.total
-    return summed.total / jnp.maximum(summed.count if reduction == "mean" else summed.active, 1.0)
+    return summed.total / jnp.maximum(summed.number if reduction == "mean" else summed.active, 1.0)
 
 
 def check_reduction(reduction: str) -> None:

@@ -1,9 +1,9 @@
 """Sums with as many terms as the data says.
 
 An anchor has few positives among many references, and how many is not known when its row is compiled. Looping over
-exactly these, instead of over a batch² square of pairs, is what makes exact batch-all and semi-hard losses cheap. JAX does not
-differentiate a loop of unknown length in reverse, since it would have to store each step; but here it need not: the
-gradient of a sum is the sum of the gradients, which is another such loop.
+exactly these, instead of over a batch² square of pairs, is what makes exact batch-all and semi-hard losses cheap. JAX
+does not differentiate a loop of unknown length in reverse, since it would have to store each step; but here it need
+not: the gradient of a sum is the sum of the gradients, which is another such loop.
 """
 
 import functools

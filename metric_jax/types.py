@@ -1,14 +1,16 @@
-"""The array types of the library's boundary, as jaxtyping annotations: shapes are part of the documentation."""
+"""The types of the library's boundary: jaxtyping's shapes are part of the documentation."""
+
+from collections.abc import Callable
 
 from jaxtyping import Array, Bool, Float, Int
 
 Embeddings = Float[Array, "batch dim"]
 References = Float[Array, "references dim"]
 Labels = Int[Array, "batch"]
+ReferenceLabels = Int[Array, "references"]
 Mask = Bool[Array, "batch"]
-
-Row = Float[Array, "references"]
 RowMask = Bool[Array, "references"]
-PairMatrix = Float[Array, "batch references"]
+Row = Float[Array, "references"]
 
-Scalar = Float[Array, ""]
+Match = Callable[[Array, Array], Array]
+AxisName = str | tuple[str, ...] | None

@@ -1,7 +1,7 @@
 """Retrieval: given a query, are the nearest items of the gallery of its class?
 
-All the metrics here follow from the ranks of a query's relevant items. Writing ``rank_i`` for the rank of its i-th nearest
-relevant item and R for their number:
+All the metrics here follow from the ranks of a query's relevant items. Writing ``rank_i`` for the rank of its i-th
+nearest relevant item and R for their number:
 
     precision@1  =  [rank_1 = 1]
     recall@k     =  [rank_1 ≤ k]                            (the hit rate that metric-learning papers call recall)
@@ -9,9 +9,9 @@ relevant item and R for their number:
     MAP@R        =  1/R Σ_{i: rank_i ≤ R} i / rank_i
     MRR          =  1 / rank_1
 
-and the ranks need no sorted gallery: rank_i is i plus the number of irrelevant items that are not farther. That is also
-what happens at a tie: irrelevant items come first. So a network that maps everything to one point scores what it deserves,
-under any order of the gallery.
+and the ranks need no sorted gallery: rank_i is i plus the number of irrelevant items that are not farther. At a tie,
+then, irrelevant items come first: a network that maps everything to one point scores what it deserves, under any order
+of the gallery.
 """
 
 import functools
@@ -148,8 +148,8 @@ def _score_query(
     )
 
 
-def _averages(scores: _Scores, ks: Sequence[int]) -> dict[str, float]:
-    """Means over the queries that have a relevant item."""
+def _averages(scores: Any, ks: Sequence[int]) -> dict[str, float]:
+    """Means over the queries that have a relevant item, of scores as NumPy arrays."""
     answerable = scores.answerable
     if not answerable.any():
         raise ValueError(

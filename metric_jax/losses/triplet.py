@@ -8,8 +8,8 @@ For the distances d(a,p) and d(a,n) of an anchor to a positive and to a negative
 Only relative distance counts: the pull on the positive ends once the order is right, and the negative is pushed as
 long as the order is wrong.
 
-A batch holds of the order of batch³ triplets. The three batch losses differ in which of them they charge: the hardest one
-of each anchor, the semi-hard one of each positive pair, or all. None of them ever lists the triplets.
+A batch holds of the order of batch³ triplets. The three batch losses differ in which of them they charge: the hardest
+one of each anchor, the semi-hard one of each positive pair, or all. None of them ever lists the triplets.
 """
 
 from collections.abc import Callable
@@ -77,8 +77,8 @@ def batch_hard_triplet_loss(
 ) -> Terms:
     """Triplet loss of every anchor with its farthest positive and its nearest negative.
 
-    ``L(a) = penalty(max_p d(a, p) - min_n d(a, n) + margin)``; its terms are the anchors that have both a positive and a
-    negative.
+    ``L(a) = penalty(max_p d(a, p) - min_n d(a, n) + margin)``; its terms are the anchors that have both a positive
+    and a negative.
 
     Args:
         margin: By how much the nearest negative should be farther than the farthest positive, in units of the distance.
@@ -161,8 +161,8 @@ def batch_all_triplet_loss(
 ) -> Terms:
     """Triplet loss of all triplets of a batch.
 
-    ``L(a) = Σ_p Σ_n penalty(d(a, p) - d(a, n) + margin)``; its terms are the triplets. ``reduction="mean_active"`` is the
-    mean over violating triplets that the paper found better. Time is O(batch² * positives), memory never O(batch³).
+    ``L(a) = Σ_p Σ_n penalty(d(a, p) - d(a, n) + margin)``; its terms are the triplets. ``reduction="mean_active"``
+    is the mean over violating triplets that the paper found better. Time is O(batch² * positives of an anchor).
 
     Args:
         margin: By how much the negative should be farther than the positive, in units of the distance.
