@@ -58,11 +58,11 @@ $(VENV)/.python:
 	@touch $@
 
 # setuptools goes first: it builds the one package that comes without a wheel (promise), and the project itself, so that
-# not even what builds is taken without a hash.
+# not even what builds is taken without a hash. Not compiling in advance halves the wait: Python compiles what is used.
 $(VENV)/.locked: $(VENV)/.python requirements.lock setup.py
 	sed -n '/^setuptools==/,/[^\]$$/p' requirements.lock > $(VENV)/setuptools.lock
 	$(PIP) install --no-deps --require-hashes --requirement $(VENV)/setuptools.lock
-	$(PIP) install --no-deps --require-hashes --no-build-isolation --requirement requirements.lock
+	$(PIP) install --no-deps --require-hashes --no-build-isolation --no-compile --requirement requirements.lock
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	$(PIP) check
 	@touch $@
@@ -70,7 +70,7 @@ $(VENV)/.locked: $(VENV)/.python requirements.lock setup.py
 # Any build of torch of that version will do: a CPU build that PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL names is taken
 # first, else the registry's, which on Linux brings CUDA along.
 $(VENV)/.oracle: $(VENV)/.locked requirements-oracle.lock
-	$(PIP) install --no-deps --require-hashes --requirement requirements-oracle.lock
-	$(PIP) install $$(sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' setup.py)
+	$(PIP) install --no-deps --require-hashes --no-compile --requirement requirements-oracle.lock
+	$(PIP) install --no-compile $$(sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' setup.py)
 	$(PIP) check
 	@touch $@

@@ -1,0 +1,76 @@
+"""What every test and doctest runs under: at the root, so that `pytest metric_jax` finds it too."""
+
+import importlib.util
+import ipaddress
+import os
+import pathlib
+import socket
+
+# Eight devices stand in for a pod. XLA reads this once, when the first array is made; flags of the caller's stay.
+_DEVICES = "--xla_force_host_platform_device_count"
+if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}=8".strip()
+os.environ["JAX_PLATFORMS"] = "cpu"  # also for the processes that tests start
+os.environ["MPLBACKEND"] = "agg"
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update(
+    "jax_numpy_rank_promotion", "raise"
+)  # [n] + [n, 1] is meant far less often than it is written
+
+ROOT = pathlib.Path(__file__).parent
+SHARED = ROOT.parent / "shared"
+SHARED_PARTS = ("tfds/omniglot", "tfds/mnist", "tfds/fashion_mnist", "omniglot", "faces/orl")
+
+# Without the extra `oracle` there is nothing to compare with: `make test-oracles` installs it.
+collect_ignore = [] if importlib.util.find_spec("pytorch_metric_learning") else ["tests/oracles"]
+
+
+def _stays_on_this_machine(host: object) -> bool:
+    if host in (None, "", "localhost", b"localhost", socket.gethostname()):
+        return True
+    try:
+        return ipaddress.ip_address(str(host)).is_loopback
+    except ValueError:
+        return False
+
+
+def _guarded(call, host_of):
+    def guard(*args, **kwargs):
+        host = host_of(*args, **kwargs)
+        if not _stays_on_this_machine(host):
+            raise RuntimeError(f"tests use no network, and something wants to reach {host!r}")
+        return call(*args, **kwargs)
+
+    return guard
+
+
+def _host_of_address(sock, address):
+    """The host that a socket is to be connected to; None for a Unix socket, which has no other end elsewhere."""
+    return address[0] if sock.family in (socket.AF_INET, socket.AF_INET6) else None
+
+
+for _name in ("connect", "connect_ex"):
+    setattr(socket.socket, _name, _guarded(getattr(socket.socket, _name), _host_of_address))
+socket.getaddrinfo = _guarded(socket.getaddrinfo, lambda host, *_, **__: host)
+
+
+@pytest.fixture
+def x64():
+    """64-bit arrays, for tests of the formula rather than of its rounding."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The real data beside the project. A machine without it skips; in CI, half of it is a fault to be seen."""
+    missing = [part for part in SHARED_PARTS if not (SHARED / part).is_dir()]
+    if missing and SHARED.is_dir() and os.environ.get("CI") == "true":
+        pytest.fail(f"{SHARED} is there but lacks {', '.join(missing)}")
+    if missing:
+        pytest.skip(f"needs real data that is not beside this project: {', '.join(missing)} in {SHARED}")
+    return SHARED
