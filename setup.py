@@ -31,7 +31,7 @@ EXTRAS = {
         "mypy>=1.18",  # checks the types
         "setuptools>=77",  # lets make install the project itself from the lock, without a build environment
     ],
-    # Reference values and benchmarks only: the project never imports these.
+    # Reference values and benchmarks only: the library never imports these.
     "oracle": [
         "torch==2.13.0",  # what pytorch-metric-learning runs on
         "pytorch-metric-learning==2.9.0",  # the losses and miners we compare with
@@ -40,7 +40,8 @@ EXTRAS = {
     "tensorboard": ["tensorboard>=2.20"],  # to look at the events of a run
     "prepare": ["tensorflow>=2.19"],  # to build a standard TFDS set, once
     "dev": [
-        "pre-commit>=4.0",  # ruff and whitespace before every commit
+        "pre-commit>=4.4",  # lints every commit
+        "pre-commit-hooks>=6.0",  # ... whitespace and large files too
         "uv>=0.8",  # resolves the lock files
     ],
 }
