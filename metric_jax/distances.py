@@ -138,13 +138,17 @@ def check_measure(measure: Any, keyword: str) -> None:
 
 
 def center(rows: Float[Array, "rows dim"], where: Array | None = None) -> Float[Array, "dim"]:
-    """The mean row, of finite entries only, so that a NaN stays in its own row.
+    """A row near the mean of the finite entries, so that a NaN stays in its own row.
 
-    Any center gives the same distances, hence the ``stop_gradient``: its gradient is zero by translation invariance.
+    Any center gives the same distances, hence the ``stop_gradient``: its gradient is zero. So it is rounded, to a 64th of
+    the spread: the difference to it is then exact for rows on a grid (integers, pixels), whose ties stay ties.
     """
     counted = jnp.isfinite(rows) if where is None else jnp.isfinite(rows) & where[:, None]
-    total = jnp.sum(rows, axis=0, where=counted)
-    return lax.stop_gradient(total / jnp.maximum(jnp.sum(counted, axis=0), 1))
+    mean = jnp.sum(rows, axis=0, where=counted) / jnp.maximum(jnp.sum(counted, axis=0), 1)
+    spread = jnp.max(jnp.abs(rows - mean[None]), where=counted, initial=0.0)
+    unit = jnp.ldexp(jnp.ones_like(spread), jnp.frexp(spread)[1] - 6)
+    rounded = jnp.round(mean / unit) * unit
+    return lax.stop_gradient(jnp.where(jnp.isfinite(rounded), rounded, mean))
 
 
 def _sqrt(x: Array) -> Array:
