@@ -140,8 +140,8 @@ def check_measure(measure: Any, keyword: str) -> None:
 def center(rows: Float[Array, "rows dim"], where: Array | None = None) -> Float[Array, "dim"]:
     """A row near the mean of the finite entries, so that a NaN stays in its own row.
 
-    Any center gives the same distances, hence the ``stop_gradient``: its gradient is zero. So it is rounded, to a 64th of
-    the spread: the difference to it is then exact for rows on a grid (integers, pixels), whose ties stay ties.
+    Any center gives the same distances, hence the ``stop_gradient``: its gradient is zero. So it is rounded, to a 64th
+    of the spread: subtracting it is then exact for rows on a grid (integers, pixels), whose ties stay ties.
     """
     counted = jnp.isfinite(rows) if where is None else jnp.isfinite(rows) & where[:, None]
     mean = jnp.sum(rows, axis=0, where=counted) / jnp.maximum(jnp.sum(counted, axis=0), 1)
