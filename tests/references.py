@@ -1,0 +1,274 @@
+"""What the library is judged by: plain float64 NumPy loops, written from the papers. No jax in here.
+
+A loss is a function of one anchor that lists its terms, one number each, and everything around it (masks, references,
+matches, reductions) is done once, in `batch_loss`, by loops over lists. Slow, and simple enough to be believed.
+"""
+
+import itertools
+import math
+
+import numpy as np
+
+# Distances: row against row, over the last axis.
+
+
+def squared_euclidean(x, y):
+    return np.sum((x - y) ** 2, axis=-1)
+
+
+def euclidean(x, y):
+    return np.sqrt(squared_euclidean(x, y))
+
+
+def manhattan(x, y):
+    return np.sum(np.abs(x - y), axis=-1)
+
+
+def cosine_similarity(x, y):
+    lengths = np.sqrt(np.sum(x * x, axis=-1) * np.sum(y * y, axis=-1))
+    return np.sum(x * y, axis=-1) / np.where(lengths == 0, 1.0, lengths)
+
+
+def cosine(x, y):
+    return 1.0 - cosine_similarity(x, y)
+
+
+DISTANCES = {
+    distance.__name__: distance
+    for distance in (euclidean, squared_euclidean, manhattan, cosine, cosine_similarity)
+}
+
+
+# Penalties of a triplet.
+
+
+def relu(violation):
+    return max(violation, 0.0) if not math.isnan(violation) else violation
+
+
+def softplus(violation):
+    return max(violation, 0.0) + math.log1p(math.exp(-abs(violation)))
+
+
+# Losses: the terms of one anchor.
+
+
+def contrastive(distances, positives, negatives, margin=1.0):
+    """Hadsell, Chopra, LeCun (2006): a term for every pair."""
+    return [d**2 for d in distances[positives]] + [relu(margin - d) ** 2 for d in distances[negatives]]
+
+
+def batch_hard(distances, positives, negatives, margin=0.2, penalty=relu):
+    """Hermans, Beyer, Leibe (2017): the farthest positive against the nearest negative."""
+    if not (positives.any() and negatives.any()):
+        return []
+    return [penalty(distances[positives].max() - distances[negatives].min() + margin)]
+
+
+def semi_hard(distances, positives, negatives, margin=0.2, penalty=relu):
+    """FaceNet (2015) by TFA's rule: each positive against the nearest negative farther than it, else the farthest."""
+    if not negatives.any():
+        return []
+    terms = []
+    for d_positive in distances[positives]:
+        farther = [d for d in distances[negatives] if d > d_positive]
+        d_negative = min(farther) if farther else distances[negatives].max()
+        terms.append(penalty(d_positive - d_negative + margin))
+    return terms
+
+
+def batch_all(distances, positives, negatives, margin=0.2, penalty=relu):
+    """Every positive against every negative."""
+    return [
+        penalty(d_positive - d_negative + margin)
+        for d_positive in distances[positives]
+        for d_negative in distances[negatives]
+    ]
+
+
+# From one anchor to a batch.
+
+
+def anchors(
+    embeddings,
+    labels,
+    *,
+    distance=euclidean,
+    references=None,
+    reference_labels=None,
+    reference_where=None,
+    where=None,
+    match=None,
+):
+    """Yields each anchor's distances to all references, which of them are positives, and which are negatives."""
+    in_own_batch = references is None
+    where = np.ones(len(embeddings), bool) if where is None else np.asarray(where)
+    if in_own_batch:
+        references, reference_labels = embeddings, labels
+        reference_where = where if reference_where is None else reference_where
+    reference_where = (
+        np.ones(len(references), bool) if reference_where is None else np.asarray(reference_where)
+    )
+    match = match or (lambda a, b: a == b)
+    for i, row in enumerate(embeddings):
+        distances = distance(row[None], references)
+        same = np.array([bool(match(labels[i], label)) for label in reference_labels])
+        itself = np.array([in_own_batch and i == j for j in range(len(references))])
+        usable = where[i] & reference_where & ~itself
+        yield distances, usable & same, usable & ~same
+
+
+def batch_loss(terms_of, embeddings, labels, *, own=None, reduction="mean", **pairs):
+    """The loss of a batch: each anchor's terms, reduced. A mean over nothing is 0."""
+    totals, everything = [], []
+    for distances, positives, negatives in anchors(embeddings, labels, **pairs):
+        terms = terms_of(distances, positives, negatives, **(own or {}))
+        totals.append(sum(terms))
+        everything += terms
+    if reduction == "none":
+        return np.array(totals, float)
+    if reduction == "sum":
+        return float(sum(everything))
+    counted = {"mean": everything, "mean_active": [term for term in everything if term != 0]}[reduction]
+    return float(sum(counted) / len(counted)) if counted else 0.0
+
+
+# Mining: indices of references, the lowest of several that tie.
+
+
+def mine_batch_hard(embeddings, labels, **pairs):
+    """``(positive, negative, valid)``, each ``[n]``: the farthest positive and the nearest negative of each anchor."""
+    mined = []
+    for distances, positives, negatives in anchors(embeddings, labels, **pairs):
+        if positives.any() and negatives.any():
+            farthest = max(np.flatnonzero(positives), key=lambda j, d=distances: d[j])
+            nearest = min(np.flatnonzero(negatives), key=lambda j, d=distances: d[j])
+            mined.append((farthest, nearest, True))
+        else:
+            mined.append((0, 0, False))
+    return tuple(np.array(column) for column in zip(*mined, strict=True))
+
+
+def mine_semi_hard(embeddings, labels, *, max_positives=None, **pairs):
+    """``(positive, negative, valid)``, each ``[n, k]``: one semi-hard negative for each of an anchor's positives."""
+    references = pairs.get("references")
+    slots = max_positives or len(embeddings if references is None else references)
+    mined = []
+    for distances, positives, negatives in anchors(embeddings, labels, **pairs):
+        row = []
+        for positive in np.flatnonzero(positives) if negatives.any() else ():
+            farther = [j for j in np.flatnonzero(negatives) if distances[j] > distances[positive]]
+            if farther:
+                negative = min(farther, key=lambda j, d=distances: d[j])
+            else:
+                negative = max(np.flatnonzero(negatives), key=lambda j, d=distances: d[j])
+            row.append((positive, negative, True))
+        mined.append((row + [(0, 0, False)] * slots)[:slots])
+    return tuple(np.array([[slot[part] for slot in row] for row in mined]) for part in range(3))
+
+
+# Diagnostics.
+
+
+def summary(embeddings, labels, *, margin=0.2, distance=euclidean, where=None):
+    """How hard a batch is, and how far its embeddings spread."""
+    pairs = {"distance": distance, "where": where}
+    positive_distances, negative_distances, hard = [], [], []
+    hard_positives = hard_negatives = 0
+    for distances, positives, negatives in anchors(embeddings, labels, **pairs):
+        positive_distances += list(distances[positives])
+        negative_distances += list(distances[negatives])
+        hard += batch_hard(distances, positives, negatives, margin)
+        hard_positives += sum(
+            d > n for d in distances[positives] for n in [min(distances[negatives], default=np.inf)]
+        )
+        hard_negatives += sum(
+            d < p for d in distances[negatives] for p in [max(distances[positives], default=-np.inf)]
+        )
+    rows = embeddings if where is None else embeddings[where]
+    spread = math.sqrt(np.mean(np.sum((rows - rows.mean(axis=0)) ** 2, axis=-1)))
+    result = {
+        "active_fraction": np.mean([term > 0 for term in hard]),
+        "hard_positives": hard_positives,
+        "hard_negatives": hard_negatives,
+        "spread": spread,
+        "collapsed": spread < 0.01,
+    }
+    for name, values in (("positive", positive_distances), ("negative", negative_distances)):
+        result[f"{name}_mean"] = np.mean(values)
+        for percent in (10, 50, 90):
+            result[f"{name}_q{percent}"] = np.quantile(values, percent / 100)
+    return result
+
+
+# Retrieval.
+
+
+def retrieval(embeddings, labels, *, gallery=None, gallery_labels=None, ks=(1, 2, 4, 8), distance=euclidean):
+    """Metrics of every query's full ranking, with the irrelevant first among gallery items at one distance."""
+    leave_one_out = gallery is None
+    if leave_one_out:
+        gallery, gallery_labels = embeddings, labels
+    metrics, left_out = [], 0
+    for i, query in enumerate(embeddings):
+        others = [j for j in range(len(gallery)) if not (leave_one_out and i == j)]
+        distances = distance(query[None], gallery)
+        ranked = sorted(others, key=lambda j, i=i, d=distances: (d[j], gallery_labels[j] == labels[i]))
+        relevant = [bool(gallery_labels[j] == labels[i]) for j in ranked]
+        if not any(relevant):
+            left_out += 1
+            continue
+        total = sum(relevant)
+        precision_at = [sum(relevant[:rank]) / rank for rank in range(1, len(relevant) + 1)]
+        metrics.append(
+            {
+                "map_at_r": sum(precision_at[i] * relevant[i] for i in range(total)) / total,
+                "precision@1": precision_at[0],
+                "r_precision": precision_at[total - 1],
+                "mrr": 1 / (1 + relevant.index(True)),
+                **{f"recall@{k}": float(any(relevant[:k])) for k in ks},
+            }
+        )
+    means = {name: float(np.mean([metric[name] for metric in metrics])) for name in metrics[0]}
+    return {**means, "queries": len(metrics), "left_out": left_out}
+
+
+# Derivatives, and batches on which they exist.
+
+
+def central_differences(function, x, step=1e-4):
+    """The gradient of a scalar function, one coordinate at a time, with an error of O(step⁴)."""
+    slopes = np.zeros_like(x)
+    for index in np.ndindex(x.shape):
+        nudge = np.zeros_like(x)
+        nudge[index] = step
+        near = function(x + nudge) - function(x - nudge)
+        far = function(x + 2 * nudge) - function(x - 2 * nudge)
+        slopes[index] = (8 * near - far) / (12 * step)
+    return slopes
+
+
+def smallest_gap(embeddings, labels, *, distance, margin):
+    """How near the batch is to a kink: an argmax about to change, a hinge at its corner, a distance or a |x| at 0."""
+    gaps = []
+    for distances, positives, negatives in anchors(embeddings, labels, distance=distance):
+        others = distances[positives | negatives]
+        gaps += [abs(a - b) for a, b in itertools.combinations(others, 2)]
+        gaps += list(others) + list(abs(margin - others))
+        gaps += [abs(p - n + margin) for p in distances[positives] for n in distances[negatives]]
+    for x, y in itertools.combinations(embeddings, 2):
+        gaps += list(abs(x - y))
+    return min(gaps)
+
+
+def smooth_batch(labels, dim, *, distance, margin, gap=2e-3):
+    """Random rows around a center per class, exact in float32, of the first seed whose every gap exceeds ``gap``."""
+
+    def batch(seed):
+        generator = np.random.default_rng(seed)
+        centers = generator.normal(size=(max(labels) + 1, dim))
+        rows = 0.6 * centers[labels] + 0.4 * generator.normal(size=(len(labels), dim))
+        return np.round(rows * 1024) / 1024
+
+    batches = map(batch, itertools.count())
+    return next(b for b in batches if smallest_gap(b, labels, distance=distance, margin=margin) > gap)
