@@ -157,6 +157,11 @@ def _sqrt(x: Array) -> Array:
     return jnp.where(at_zero, 0.0, jnp.sqrt(jnp.where(at_zero, 1.0, x)))
 
 
+def _abs(x: Array) -> Array:
+    """|x| with slope 0 at 0, where JAX's own has slope 1."""
+    return jnp.where(x == 0, 0.0, jnp.abs(x))
+
+
 def _unit(x: Array) -> Array:
     """Rows of length 1; a zero row stays zero, with a finite gradient."""
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
@@ -206,8 +211,8 @@ euclidean = Distance(
 
 manhattan = Distance(
     "manhattan",
-    between=lambda x, y: jnp.sum(jnp.abs(x - y), axis=-1),
-    against=lambda x, ys, precision: jnp.sum(jnp.abs(x[None] - ys), axis=-1),
+    between=lambda x, y: jnp.sum(_abs(x - y), axis=-1),
+    against=lambda x, ys, precision: jnp.sum(_abs(x[None] - ys), axis=-1),
     prepare=_subtract,
 )
 
