@@ -1,0 +1,161 @@
+"""The promise of `per_anchor`: whoever writes the formula of one anchor gets everything else."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from catalogue import LABELS, Loss, assert_close
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+import metric_jax as mj
+
+N = len(LABELS)
+
+
+# A loss that is not in the library, as its user would write it: NCA's, the log-probability of picking a positive.
+@mj.per_anchor(distance=mj.squared_euclidean)
+def nca_loss(distances, positives, negatives, *, scale=1.0):
+    """Neighbourhood components: ``-log(Σ_p exp(-s·d) / Σ_{p,n} exp(-s·d))``; its terms are anchors with a positive."""
+    to_any = jax.nn.logsumexp(jnp.where(positives | negatives, -scale * distances, -jnp.inf))
+    to_positives = jax.nn.logsumexp(jnp.where(positives, -scale * distances, -jnp.inf))
+    return mj.terms(to_any - to_positives, where=positives.any())
+
+
+def nca_terms(distances, positives, negatives, scale=1.0):
+    weights = np.exp(-scale * distances)
+    return (
+        [-np.log(weights[positives].sum() / weights[positives | negatives].sum())] if positives.any() else []
+    )
+
+
+NCA = Loss("nca", nca_loss, nca_terms, {"scale": 0.7})
+SQUARED = {"distance": mj.squared_euclidean}
+
+
+def expected(batch, labels, **options):
+    return NCA.expected(np.asarray(batch, float), labels, **{**SQUARED, **options})
+
+
+@pytest.fixture
+def batch():
+    return NCA.batch(mj.squared_euclidean)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "mean_active", "sum", "none"])
+def test_own_loss_gets_reductions(batch, reduction, x64):
+    assert_close(NCA(batch, LABELS, reduction=reduction), expected(batch, LABELS, reduction=reduction), 1e-10)
+
+
+@pytest.mark.parametrize("tile", ["auto", 1, 3, N + 1])
+def test_own_loss_gets_tiles_and_gradients(batch, tile, x64):
+    value, gradient = jax.value_and_grad(lambda e: NCA(e, LABELS, tile=tile))(jnp.asarray(batch))
+    assert_close(value, expected(batch, LABELS), 1e-10)
+    assert_close(gradient, NCA.expected_gradient(mj.squared_euclidean), 1e-8)
+
+
+def test_own_loss_gets_masks(batch, x64):
+    where = np.arange(N) % 4 != 1
+    junk = np.where(where[:, None], batch, np.nan)
+    value, gradient = jax.value_and_grad(lambda e: NCA(e, LABELS, where=where))(jnp.asarray(junk))
+    assert_close(value, expected(batch[where], LABELS[where]), 1e-10)
+    np.testing.assert_array_equal(gradient[~where], 0)
+    assert jnp.isfinite(gradient).all()
+
+
+def test_own_loss_gets_references_and_matches(batch, x64):
+    options = {
+        "references": batch[::-1] + 0.25,
+        "reference_labels": np.arange(N),
+        "match": lambda a, b: (a + b) % 3 == 0,
+    }
+    assert_close(NCA(batch, LABELS, **options), expected(batch, LABELS, **options), 1e-10)
+
+
+def test_own_loss_gets_other_distances_and_own_arguments(batch, x64):
+    for distance in (mj.cosine, mj.manhattan):
+        assert_close(NCA(batch, LABELS, distance=distance), expected(batch, LABELS, distance=distance), 1e-10)
+    slope = jax.grad(lambda scale: nca_loss(batch, LABELS, scale=scale))(0.7)
+    step = 1e-5
+    ends = [
+        Loss("", nca_loss, nca_terms, {"scale": 0.7 + s}).expected(batch, LABELS, **SQUARED)
+        for s in (step, -step)
+    ]
+    assert_close(slope, (ends[0] - ends[1]) / (2 * step), 1e-8)
+
+
+def test_own_loss_gets_half_precision(batch):
+    half = jnp.asarray(batch, jnp.bfloat16)
+    value = NCA(half, LABELS)
+    assert value.dtype == jnp.float32
+    assert_close(value, expected(half, LABELS), 1e-5)
+
+
+@functools.cache
+def mesh():
+    return jax.make_mesh((2, 2), ("host", "chip"), devices=jax.devices()[:4], axis_types=(AxisType.Auto,) * 2)
+
+
+def test_own_loss_gets_four_devices_on_two_axes(batch, x64):
+    axes = ("host", "chip")
+    local = jax.shard_map(
+        lambda e, y: NCA(e, y, axis_name=axes), mesh=mesh(), in_specs=(P(axes), P(axes)), out_specs=P()
+    )
+    value, gradient = jax.jit(jax.value_and_grad(local))(jnp.asarray(batch), LABELS)
+    assert_close(value, expected(batch, LABELS), 1e-10)
+    assert_close(gradient, NCA.expected_gradient(mj.squared_euclidean), 1e-8)
+
+
+def test_bare_decorator_is_euclidean():
+    @mj.per_anchor
+    def nearest(distances, positives, negatives):
+        """The distance to the nearest positive."""
+        return mj.terms(jnp.min(distances, where=positives, initial=jnp.inf), where=positives.any())
+
+    batch = jnp.array([[0.0, 0.0], [3.0, 4.0], [3.0, 3.0], [9.0, 9.0]])
+    np.testing.assert_allclose(
+        nearest(batch, jnp.array([0, 0, 0, 1]), reduction="none"), [18**0.5, 1, 1, 0], rtol=1e-6
+    )
+    assert nearest.__name__ == "nearest"
+    assert nearest.__doc__.startswith("The distance to the nearest positive.")
+
+
+def test_similarities_and_static_arguments():
+    @mj.per_anchor(similarity=mj.cosine_similarity, static=("best",))
+    def alignment(similarities, positives, negatives, *, best=jnp.max):
+        return mj.terms(1.0 - best(similarities, where=positives, initial=-1.0), where=positives.any())
+
+    batch = jnp.array([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]])
+    labels = jnp.array([0, 0, 0])
+    np.testing.assert_allclose(alignment(batch, labels, reduction="none"), [0.0, 1.0, 0.0], atol=1e-6)
+    np.testing.assert_allclose(alignment(batch, labels, best=jnp.min, reduction="none"), 2.0, atol=1e-6)
+    with pytest.raises(TypeError, match=r"'distance'; it takes embeddings, labels, best, similarity"):
+        alignment(batch, labels, distance=mj.cosine)
+
+
+def test_several_terms_per_anchor_are_counted_exactly():
+    @mj.per_anchor
+    def positives_only(distances, positives, negatives):
+        return mj.terms(jnp.where(distances > 1.5, distances, 0.0), where=positives)
+
+    batch, labels = jnp.array([[0.0], [1.0], [3.0], [10.0]]), jnp.array([0, 0, 0, 1])
+    # six pairs, at 1, 3, 1, 2, 3, 2
+    assert positives_only(batch, labels, reduction="sum") == 10.0
+    np.testing.assert_allclose(positives_only(batch, labels), 10 / 6, rtol=1e-6)
+    np.testing.assert_allclose(positives_only(batch, labels, reduction="mean_active"), 10 / 4, rtol=1e-6)
+
+
+def test_memory_is_linear_in_the_batch():
+    """Value and gradient at 4096 rows hold no 4096² array: 64 MB each in float32."""
+    struct = jax.ShapeDtypeStruct((4096, 8), np.float32), jax.ShapeDtypeStruct((4096,), np.int32)
+    for loss in (
+        nca_loss,
+        mj.batch_contrastive_loss,
+        mj.batch_hard_triplet_loss,
+        mj.batch_semi_hard_triplet_loss,
+    ):
+        step = jax.jit(jax.value_and_grad(lambda e, y, loss=loss: loss(e, y, tile=128)))
+        temporary = step.lower(*struct).compile().memory_analysis().temp_size_in_bytes
+        assert temporary < 30e6, loss

@@ -1,0 +1,214 @@
+"""Retrieval against rankings made by sorting: N14, values, and what is refused."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import references
+
+import metric_jax as mj
+
+retrieval = mj.evaluation.retrieval
+every_tile = pytest.mark.parametrize("tile", ["auto", 1, 5])
+
+
+def labelled(n, classes, seed=0, dim=3):
+    generator = np.random.default_rng(seed)
+    return generator.normal(size=(n, dim)).astype(np.float32), generator.integers(0, classes, n)
+
+
+def check(found, expected):
+    assert set(found) == set(expected)
+    for key, value in expected.items():
+        assert type(found[key]) is (int if key in ("queries", "left_out") else float)
+        np.testing.assert_allclose(found[key], value, rtol=1e-6, err_msg=key)
+
+
+def expect(embeddings, labels, gallery=None, distance=mj.euclidean, **options):
+    rows = [None if x is None else np.asarray(x, float) for x in (embeddings, gallery)]
+    distance = references.DISTANCES[distance.name]
+    return references.retrieval(rows[0], labels, gallery=rows[1], distance=distance, **options)
+
+
+def test_by_hand():
+    batch = np.array([[0.0], [1.0], [1.5], [9.0], [10.0]], np.float32)
+    labels = np.array([0, 0, 1, 1, 1])
+    # ranks of the relevant: 0: [1]; 1: 1 comes after 1.5: [2]; 2: [3, 4]; 9: [1, 2]; 10: [1, 2]
+    found = retrieval(batch, labels, ks=(1, 2, 3, 4))
+    check(
+        found,
+        {
+            "map_at_r": (1 + 0 + 0 + 1 + 1) / 5,
+            "precision@1": 3 / 5,
+            "r_precision": 3 / 5,
+            "recall@1": 3 / 5,
+            "recall@2": 4 / 5,
+            "recall@3": 1.0,
+            "recall@4": 1.0,
+            "mrr": (1 + 1 / 2 + 1 / 3 + 1 + 1) / 5,
+            "queries": 5,
+            "left_out": 0,
+        },
+    )
+
+
+@every_tile
+@pytest.mark.parametrize(
+    "distance", [mj.euclidean, mj.squared_euclidean, mj.manhattan, mj.cosine], ids=lambda d: d.name
+)
+def test_leave_one_out(distance, tile):
+    batch, labels = labelled(23, 5)
+    options = {"ks": (1, 2, 3, 8, 22), "distance": distance}
+    check(retrieval(batch, labels, tile=tile, **options), expect(batch, labels, **options))
+
+
+@every_tile
+def test_query_and_gallery(tile):
+    queries, labels = labelled(11, 5)
+    gallery, gallery_labels = labelled(17, 4, seed=1)
+    options = {"gallery": gallery, "gallery_labels": gallery_labels, "ks": (1, 17)}
+    found = retrieval(queries, labels, tile=tile, **options)
+    check(found, expect(queries, labels, **options))
+    assert found["left_out"] == np.sum(labels == 4) > 0
+
+
+def test_more_relevant_items_than_fit_a_small_class():
+    batch, labels = labelled(60, 2)
+    check(retrieval(batch, labels), expect(batch, labels))
+
+
+@every_tile
+def test_N14_ties_and_duplicates(tile):
+    generator = np.random.default_rng(2)
+    for n in (9, 14):
+        batch = generator.integers(0, 3, size=(n, 2)).astype(np.float32)
+        labels = generator.integers(0, 3, n)
+        for distance in (mj.euclidean, mj.squared_euclidean, mj.manhattan):
+            found = retrieval(batch, labels, ks=(1, 2), distance=distance, tile=tile)
+            check(found, expect(batch, labels, ks=(1, 2), distance=distance))
+
+
+def test_N14_a_query_never_meets_itself():
+    """Not even when a duplicate lies at the same distance 0, which is a fair hit."""
+    batch, labels = np.array([[0.0], [0.0], [5.0]], np.float32), np.array([0, 0, 1])
+    found = retrieval(batch, labels, ks=(1, 2))
+    assert (found["precision@1"], found["queries"], found["left_out"]) == (1.0, 2, 1)
+    found = retrieval(batch, np.array([0, 1, 0]), ks=(1, 2))
+    assert (found["precision@1"], found["recall@2"], found["mrr"]) == (0.0, 1.0, 0.5)
+
+
+def test_N14_constant_embeddings_score_the_same_in_any_order():
+    labels = np.repeat(np.arange(3), 4)
+    constant = np.full((12, 5), 0.1, np.float32)
+    found = retrieval(constant, labels)
+    check(found, expect(constant, labels))
+    assert found["recall@8"] == 0.0  # all 8 irrelevant items come first
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(12)
+        assert retrieval(constant, labels[order]) == found
+        gallery = {"gallery": constant, "gallery_labels": labels[order]}
+        assert retrieval(constant[:4], labels[:4], **gallery) == retrieval(
+            constant[:4], labels[:4], **{**gallery, "gallery_labels": labels}
+        )
+
+
+def test_N14_order_of_the_gallery_does_not_matter_at_ties():
+    batch = np.random.default_rng(3).integers(0, 2, size=(16, 2)).astype(np.float32)
+    labels = np.arange(16) % 4
+    found = retrieval(batch, labels)
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(16)
+        assert retrieval(batch[order], labels[order]) == pytest.approx(found)
+
+
+def test_N14_k_beyond_the_gallery():
+    batch, labels = labelled(6, 2)
+    retrieval(batch, labels, ks=(5,))
+    with pytest.raises(ValueError, match=r"k must lie between 1 and the 5 items .* got \(1, 6\)"):
+        retrieval(batch, labels, ks=(1, 6))
+    retrieval(batch, labels, gallery=batch, gallery_labels=labels, ks=(6,))
+    with pytest.raises(ValueError, match="between 1 and the 6 items"):
+        retrieval(batch, labels, gallery=batch, gallery_labels=labels, ks=(7,))
+    for ks in ((0,), ()):
+        with pytest.raises(ValueError, match="k must lie between 1"):
+            retrieval(batch, labels, ks=ks)
+
+
+def test_N14_queries_without_a_relevant_item_are_left_out_and_counted():
+    batch = np.array([[0.0], [1.0], [5.0], [0.5]], np.float32)
+    labels = np.array([0, 0, 1, 2])
+    found = retrieval(batch, labels, ks=(1, 2))
+    assert (found["queries"], found["left_out"]) == (2, 2)
+    assert found["recall@2"] == 1.0
+    with pytest.raises(ValueError, match="no query has a relevant item"):
+        retrieval(batch, np.arange(4), ks=(1,))
+    with pytest.raises(ValueError, match="no query has a relevant item"):
+        retrieval(batch, labels, gallery=batch, gallery_labels=labels + 3, ks=(1,))
+
+
+def test_N13_nan_is_an_error_that_names_the_row():
+    batch, labels = labelled(8, 2)
+    for junk in (np.nan, np.inf):
+        broken = batch.copy()
+        broken[5, 1] = junk
+        with pytest.raises(ValueError, match="embeddings hold NaN or infinity in row 5"):
+            retrieval(broken, labels)
+        with pytest.raises(ValueError, match="gallery hold NaN or infinity in row 5"):
+            retrieval(batch, labels, gallery=broken, gallery_labels=labels)
+
+
+def test_N2_far_from_the_origin():
+    batch, labels = labelled(20, 4)
+    batch = np.round(batch * 64) / 64
+    assert retrieval(batch + 1000, labels) == pytest.approx(retrieval(batch, labels))
+
+
+def test_N8_labels_beyond_float32():
+    batch, labels = labelled(12, 3)
+    assert retrieval(batch, labels + 2**24 - 1) == retrieval(batch, labels)
+
+
+def test_half_precision():
+    batch, labels = labelled(15, 3)
+    half = jnp.asarray(batch, jnp.bfloat16)
+    check(retrieval(half, labels), expect(half, labels))
+
+
+def test_float64(x64):
+    batch, labels = labelled(15, 3)
+    check(retrieval(batch.astype(np.float64), labels), expect(batch, labels))
+
+
+def test_a_second_call_compiles_nothing(compilations):
+    batch, labels = labelled(16, 3)
+    retrieval(batch, labels)
+    before = compilations()
+    retrieval(batch[::-1], labels)
+    assert compilations() == before
+
+
+def test_bad_input():
+    batch, labels = labelled(9, 2)
+    with pytest.raises(ValueError, match="gallery and gallery_labels belong together"):
+        retrieval(batch, labels, gallery=batch)
+    with pytest.raises(ValueError, match="gallery and gallery_labels belong together"):
+        retrieval(batch, labels, gallery_labels=labels)
+    with pytest.raises(ValueError, match=r"embeddings has dimension 3 and .* has 2"):
+        retrieval(batch, labels, gallery=batch[:, :2], gallery_labels=labels)
+    with pytest.raises(TypeError, match="labels must be integers"):
+        retrieval(batch, labels.astype(np.float32))
+    with pytest.raises(ValueError, match=r"labels.*\[rows\]"):
+        retrieval(batch, labels[:, None])
+    with pytest.raises(ValueError, match=r"labels has shape \(5,\)"):
+        retrieval(batch, labels[:5])
+    with pytest.raises(TypeError, match="embeddings must be floating"):
+        retrieval(batch.astype(int), labels)
+    with pytest.raises(ValueError, match=r"embeddings must be \[rows, dim\]"):
+        retrieval(batch[0], labels, ks=(1,))
+    with pytest.raises(ValueError, match="empty"):
+        retrieval(batch[:0], labels[:0])
+    with pytest.raises(TypeError, match="distance must be"):
+        retrieval(batch, labels, distance="cosine")
+    with pytest.raises(ValueError, match=r"distance must be a distance .* got cosine_similarity"):
+        retrieval(batch, labels, distance=mj.cosine_similarity)
+    with pytest.raises(ValueError, match="tile must be"):
+        retrieval(batch, labels, tile=0)
