@@ -1,7 +1,7 @@
 """Retrieval beside pytorch-metric-learning's AccuracyCalculator and faiss, on rows without ties.
 
-PML casts rows and labels to float32 and ranks equal distances as its sort happens to leave them. So the rows here are exact
-in float32, have no ties, and are ranked by its own search in float64.
+PML casts rows and labels to float32 and leaves equal distances in the order of its sort. So the rows here are exact in
+float32, have no ties, and are ranked by its own search in float64.
 """
 
 import faiss
