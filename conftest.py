@@ -17,9 +17,8 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
-jax.config.update(
-    "jax_numpy_rank_promotion", "raise"
-)  # [n] + [n, 1] is meant far less often than it is written
+# [n] + [n, 1] is meant far less often than it is written
+jax.config.update("jax_numpy_rank_promotion", "raise")
 
 ROOT = pathlib.Path(__file__).parent
 SHARED = ROOT.parent / "shared"

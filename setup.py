@@ -29,6 +29,7 @@ EXTRAS = {
         "pytest-xdist>=3.8",  # ... on all cores
         "ruff>=0.14",  # lints and formats
         "mypy>=1.18",  # checks the types
+        "packaging>=24.0",  # lets the tests read what this file declares
         "setuptools>=77",  # lets make install the project itself from the lock, without a build environment
     ],
     # Reference values and benchmarks only: the library never imports these.
@@ -36,6 +37,7 @@ EXTRAS = {
         "torch==2.13.0",  # what pytorch-metric-learning runs on
         "pytorch-metric-learning==2.9.0",  # the losses and miners we compare with
         "faiss-cpu>=1.12",  # nearest neighbours to compare retrieval with
+        "scipy>=1.13",  # statistics and distances to compare with
     ],
     "tensorboard": ["tensorboard>=2.20"],  # to look at the events of a run
     "prepare": ["tensorflow>=2.19"],  # to build a standard TFDS set, once

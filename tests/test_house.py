@@ -242,10 +242,16 @@ def test_public_name_is_documented_by_an_example_that_runs(name):
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: str(path.relative_to(ROOT)))
-def test_file_is_short_and_says_what_it_is_for(path):
+def test_file_is_short(path):
+    lines = len(path.read_text().splitlines())
+    assert lines <= 400, "past 400 lines a file wants to be two"
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_file_says_what_it_is_for(path):
     source = path.read_text()
-    assert len(source.splitlines()) <= 400, "past 400 lines a file wants to be two"
-    assert not source.strip() or ast.get_docstring(ast.parse(source))
+    documented = ast.get_docstring(ast.parse(source)) is not None
+    assert documented or not source.strip()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)

@@ -1,8 +1,10 @@
 """What is never done: running what is read, and installing what is not pinned by its hash."""
 
 import ast
+import importlib.metadata
 import pathlib
 import re
+import sys
 
 import pytest
 from packaging.requirements import Requirement
@@ -12,6 +14,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 SHIPPED = sorted(
     path for folder in ("metric_jax", "experiments", "configs") for path in (ROOT / folder).rglob("*.py")
 )
+# What imports find in this project, rather than in a library.
+HERE = {"metric_jax", "experiments", "configs", *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
 
 UNSAFE_MODULES = {
     "pickle",
@@ -121,6 +125,20 @@ def test_lock_holds_what_setup_declares():
             assert all(v in requirement.specifier for v in pins[canonicalize_name(requirement.name)]), (
                 requirement
             )
+
+
+def test_every_library_in_use_is_declared():
+    distributions = importlib.metadata.packages_distributions()
+    declared = {
+        canonicalize_name(Requirement(text).name) for texts in dependencies().values() for text in texts
+    }
+    for path in [*SHIPPED, *(ROOT / "tests").rglob("*.py"), ROOT / "conftest.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            for name in {name.partition(".")[0] for name in names} - HERE - set(sys.stdlib_module_names):
+                providers = {canonicalize_name(each) for each in distributions.get(name, [name])}
+                assert providers & declared, f"{path} imports {name}, which setup.py does not declare"
 
 
 def test_every_dependency_is_declared_once():
