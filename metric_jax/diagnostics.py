@@ -77,8 +77,8 @@ def _summary(
     active = valid & (farthest_positive - nearest_negative + margin > 0)
 
     rows = distance.prepare(compared.anchors, center(compared.anchors, compared.where))
-    off_center = jnp.sum((rows - center(rows, compared.where)[None]) ** 2, axis=-1)
-    spread = jnp.sqrt(_mean(off_center, compared.where))
+    mean = jnp.sum(rows, axis=0, where=compared.where[:, None]) / jnp.maximum(jnp.sum(compared.where), 1)
+    spread = jnp.sqrt(_mean(jnp.sum((rows - mean[None]) ** 2, axis=-1), compared.where))
     return {
         "active_fraction": _mean(active.astype(distances.dtype), valid),
         **_distribution("positive", distances, positives),

@@ -89,11 +89,13 @@ def retrieval(
     check_measure(distance, "distance")
     if (gallery is None) != (gallery_labels is None):
         raise ValueError("gallery and gallery_labels belong together: pass both or neither")
-    _check_finite(embeddings, "embeddings")
+    _check_rows(embeddings, "embeddings")
     items = len(embeddings) - 1
     if gallery is not None:
-        _check_finite(gallery, "gallery")
+        _check_rows(gallery, "gallery")
         items = len(gallery)
+    elif items == 0:
+        raise ValueError("one embedding has nothing to be compared with: pass more, or a gallery")
     labels = as_labels(labels, "labels")
     item_labels = labels
     if gallery_labels is not None:
@@ -175,7 +177,12 @@ def _largest_class(labels: Array) -> int:
     return int(np.unique(np.asarray(labels), return_counts=True)[1].max()) if labels.size else 1
 
 
-def _check_finite(embeddings: Array, name: str) -> None:
+def _check_rows(embeddings: Array, name: str) -> None:
+    """Raises a ValueError unless the embeddings are a matrix with rows, and finite; it names the bad row."""
+    if np.ndim(embeddings) != 2:
+        raise ValueError(f"{name} must be [rows, dim], got shape {np.shape(embeddings)}")
+    if len(embeddings) == 0:
+        raise ValueError(f"{name} are empty: retrieval needs at least one row")
     bad = np.flatnonzero(~np.asarray(jnp.isfinite(jnp.asarray(embeddings)).all(axis=-1)))
     if bad.size:
         raise ValueError(
