@@ -62,7 +62,9 @@ class Batch:
 def tile_size(batch: int, references: int, tile: int | str) -> int:
     """How many anchors to compare at a time; ``"auto"`` makes equal tiles of at most ``TILE_ENTRIES`` distances."""
     if tile != "auto":
-        return int(tile)
+        if not isinstance(tile, int) or isinstance(tile, bool) or tile < 1:
+            raise ValueError(f'tile must be "auto" or a positive integer, got {tile!r}')
+        return tile
     largest = max(1, TILE_ENTRIES // references)
     tiles = -(-batch // largest)
     return -(-batch // tiles)

@@ -131,10 +131,8 @@ def _docstring(documented: Callable[..., Any], measure: str, reduces: bool) -> s
 
 def _check_options(given: dict[str, Any], measure: str) -> None:
     """Checks what is static: it decides the computation, so it is checked before anything is traced."""
-    tile, match = given["tile"], given["match"]
+    match = given["match"]
     check_measure(given[measure], measure)
-    if tile != "auto" and not (isinstance(tile, int) and not isinstance(tile, bool) and tile > 0):
-        raise ValueError(f'tile must be "auto" or a positive integer, got {tile!r}')
     if match is not None and not callable(match):
         raise TypeError(f"match must be a function of two labels, got {match!r}")
     if "reduction" in given:
