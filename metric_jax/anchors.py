@@ -22,8 +22,9 @@ from metric_jax.pairs import Comparison, compare
 from metric_jax.reductions import Terms, reduce
 from metric_jax.types import AxisName, Match
 
-# Distances in flight per tile. Measured on CPU from batch 1024 to 65,536: a tile of this many stays in cache.
-TILE_ENTRIES = 2**20
+# Measured on CPU from batch 1024 to 65,536: a tile of this many distances stays in cache, and one of fewer rows than
+# that makes a slow matrix product, which costs more than leaving the cache.
+TILE_ENTRIES, TILE_ROWS = 2**20, 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +61,12 @@ class Batch:
 
 
 def tile_size(batch: int, references: int, tile: int | str) -> int:
-    """How many anchors to compare at a time; ``"auto"`` makes equal tiles of at most ``TILE_ENTRIES`` distances."""
+    """How many anchors to compare at a time; ``"auto"`` makes equal tiles of about ``TILE_ENTRIES`` distances."""
     if tile != "auto":
         if not isinstance(tile, int) or isinstance(tile, bool) or tile < 1:
             raise ValueError(f'tile must be "auto" or a positive integer, got {tile!r}')
         return tile
-    largest = max(1, TILE_ENTRIES // references)
+    largest = max(TILE_ROWS, TILE_ENTRIES // references)
     tiles = -(-batch // largest)
     return -(-batch // tiles)
 

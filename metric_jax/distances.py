@@ -13,6 +13,7 @@ points coincide: √ has an infinite slope at 0, and a ``where`` behind it would
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,21 @@ class Distance:
         is_similarity: Whether larger means closer.
         precision: The precision of the matrix product; ``dataclasses.replace(euclidean, precision="default")``
             gives up exactness for speed on an accelerator.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import metric_jax as mj
+        >>> x, y = jnp.array([[0.0, 0.0], [3.0, 0.0]]), jnp.array([[0.0, 4.0], [3.0, 4.0]])
+        >>> mj.euclidean(x, y)
+        Array([4., 4.], dtype=float32)
+        >>> mj.euclidean.pairwise(x, y)
+        Array([[4., 5.],
+               [5., 4.]], dtype=float32)
+
+        The cosine compares directions, so it normalises the rows; no other distance does.
+
+        >>> mj.cosine(x[1], 7.0 * x[1])
+        Array(0., dtype=float32)
     """
 
     name: str
@@ -174,10 +190,14 @@ def _products(x: Array, ys: Array, precision: lax.PrecisionLike) -> Array:
 
 
 def _squared_against(x: Array, ys: Array, precision: lax.PrecisionLike) -> Array:
-    """|x|² + |y|² - 2 x·y, where what lies below the rounding error of these terms is 0, and its gradient too."""
+    """|x|² + |y|² - 2 x·y, where what lies below the rounding error of these terms is 0, and its gradient too.
+
+    Each is a sum over the dimensions, and its error grows as the logarithm of their number: measured up to 4096.
+    """
     norms = jnp.sum(x * x) + jnp.sum(ys * ys, axis=-1)
     squared = norms - 2.0 * _products(x, ys, precision)
-    resolution = 2.0 * jnp.finfo(x.dtype).eps * lax.stop_gradient(norms)
+    units = 2.0 + math.log2(len(x))
+    resolution = units * jnp.finfo(x.dtype).eps * lax.stop_gradient(norms)
     return jnp.where(squared <= resolution, 0.0, squared)
 
 

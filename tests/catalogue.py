@@ -14,14 +14,17 @@ import metric_jax as mj
 
 DIM = 3
 LABELS = np.array([0, 1, 0, 2, 1, 0, 3, 2])  # classes of 3, 2, 2 and 1, never two of a class side by side
+N = len(LABELS)
 DISTANCES = (mj.euclidean, mj.squared_euclidean, mj.manhattan, mj.cosine)
 PENALTIES = {jax.nn.relu: references.relu, jax.nn.softplus: references.softplus}
 
 
 def reference_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The same options in the words of the references: distances by name, penalties by their scalar twins."""
+    """The same options in the words of the references: distances by name, rows in float64."""
     options = {"distance": mj.euclidean, **options}
     options["distance"] = references.DISTANCES[options["distance"].name]
+    if "references" in options:
+        options["references"] = np.asarray(options["references"], np.float64)
     return options
 
 
@@ -39,15 +42,27 @@ class Loss:
 
     def expected(self, embeddings, labels, **options):
         own = {name: PENALTIES[value] if name == "penalty" else value for name, value in self.own.items()}
-        return references.batch_loss(self.terms, embeddings, labels, own=own, **reference_options(options))
+        rows = np.asarray(embeddings, np.float64)
+        return references.batch_loss(self.terms, rows, labels, own=own, **reference_options(options))
+
+    @property
+    def has_hinge(self):
+        return "margin" in self.own and "penalty" not in self.own
 
     @functools.cache
     def batch(self, distance=mj.euclidean):
-        """Embeddings of `LABELS` at which the loss is smooth, float64 but exact in float32."""
-        margin = self.own.get("margin", 0.2)
-        return references.smooth_batch(
-            LABELS, DIM, distance=references.DISTANCES[distance.name], margin=margin
-        )
+        """Embeddings of `LABELS`, float64 but exact in float32, at which the loss is smooth and worth a test.
+
+        That is: a hinge has terms on both its sides, and enough beyond it for the value to have digits.
+        """
+        options = {"distance": references.DISTANCES[distance.name], "margin": self.own.get("margin", 0.2)}
+
+        def is_telling(batch):
+            mean = self.expected(batch, LABELS, distance=distance)
+            mean_active = self.expected(batch, LABELS, distance=distance, reduction="mean_active")
+            return mean > 0.05 and (mean < mean_active or not self.has_hinge)
+
+        return next(filter(is_telling, references.smooth_batches(LABELS, DIM, **options)))
 
     @functools.cache
     def expected_gradient(self, distance=mj.euclidean):
@@ -70,7 +85,8 @@ class Miner:
         return self.function(embeddings, labels, **self.own, **options)
 
     def expected(self, embeddings, labels, **options):
-        return self.reference(embeddings, labels, **self.own, **reference_options(options))
+        rows = np.asarray(embeddings, np.float64)
+        return self.reference(rows, labels, **self.own, **reference_options(options))
 
 
 SOFT = {"margin": 0.0, "penalty": jax.nn.softplus}
@@ -86,12 +102,35 @@ LOSSES = (
 MINERS = (
     Miner("batch_hard", mj.mining.batch_hard, references.mine_batch_hard),
     Miner("semi_hard", mj.mining.batch_semi_hard, references.mine_semi_hard),
-    Miner("semi_hard_2", mj.mining.batch_semi_hard, references.mine_semi_hard, {"max_positives": 2}),
 )
 
-every_loss = pytest.mark.parametrize("loss", LOSSES, ids=[loss.name for loss in LOSSES])
-every_miner = pytest.mark.parametrize("miner", MINERS, ids=[miner.name for miner in MINERS])
-every_distance = pytest.mark.parametrize("distance", DISTANCES, ids=[distance.name for distance in DISTANCES])
+TRIPLET_LOSSES = [loss for loss in LOSSES if loss.name != "contrastive"]
+HINGE_LOSSES = [loss for loss in TRIPLET_LOSSES if loss.has_hinge]
+
+
+def every(argument, choices):
+    return pytest.mark.parametrize(argument, choices, ids=[choice.name for choice in choices])
+
+
+every_loss = every("loss", LOSSES)
+every_triplet_loss = every("loss", TRIPLET_LOSSES)
+every_hinge_loss = every("loss", HINGE_LOSSES)
+every_miner = every("miner", MINERS)
+every_distance = every("distance", DISTANCES)
+every_reduction = pytest.mark.parametrize("reduction", ["mean", "mean_active", "sum", "none"])
+
+
+def random_rows(seed=0, n=N):
+    """Rows without a structure."""
+    return np.random.default_rng(seed).normal(size=(n, DIM)).astype(np.float32)
+
+
+def tied_rows(n, classes=3):
+    """Integer rows with duplicates, hence many distances that tie exactly, and labels."""
+    generator = np.random.default_rng(n)
+    rows = generator.integers(0, 3, size=(n, DIM)).astype(np.float32)
+    rows[1], rows[n // 2] = rows[0], rows[n - 1]
+    return rows, generator.permutation(np.arange(n) % classes)
 
 
 @functools.cache
@@ -115,14 +154,14 @@ def mine(miner, distance=mj.euclidean, tile="auto"):
 def assert_close(actual, expected, tolerance):
     """Equal up to a tolerance relative to the largest entry: one that cancels to 0 has no digits of its own."""
     expected = np.asarray(expected, np.float64)
+    assert np.isfinite(expected).all()  # or NaN would equal NaN
     scale = np.max(np.abs(expected), initial=0.0)
-    np.testing.assert_allclose(np.asarray(actual, np.float64), expected, rtol=0, atol=tolerance * scale)
+    actual = np.asarray(actual, np.float64)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale, strict=True)
 
 
 def assert_same_triplets(actual, expected):
-    """The same valid triplets; a miner's own anchor column is dropped where only three columns are expected."""
-    actual = tuple(actual)[-len(expected) :]
-    for name, ours, theirs in zip(
-        ("anchor", "positive", "negative", "valid")[-len(expected) :], actual, expected, strict=True
-    ):
-        np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs), err_msg=name)
+    """Equal, column by column; a reference that gives three columns leaves the anchors out."""
+    columns = mj.mining.Triplets._fields[-len(expected) :]
+    for name, ours, theirs in zip(columns, tuple(actual)[-len(expected) :], expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours, int), np.asarray(theirs, int), name, strict=True)

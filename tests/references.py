@@ -150,9 +150,9 @@ def mine_batch_hard(embeddings, labels, **pairs):
 
 
 def mine_semi_hard(embeddings, labels, *, max_positives=None, **pairs):
-    """``(positive, negative, valid)``, each ``[n, k]``: one semi-hard negative for each of an anchor's positives."""
-    references = pairs.get("references")
-    slots = max_positives or len(embeddings if references is None else references)
+    """``(positive, negative, valid)``, each ``[n, slots]``: a semi-hard negative for each of an anchor's positives."""
+    count = len(embeddings if pairs.get("references") is None else pairs["references"])
+    slots = min(max_positives or count, count)
     mined = []
     for distances, positives, negatives in anchors(embeddings, labels, **pairs):
         row = []
@@ -261,14 +261,12 @@ def smallest_gap(embeddings, labels, *, distance, margin):
     return min(gaps)
 
 
-def smooth_batch(labels, dim, *, distance, margin, gap=2e-3):
-    """Random rows around a center per class, exact in float32, of the first seed whose every gap exceeds ``gap``."""
-
-    def batch(seed):
+def smooth_batches(labels, dim, *, distance, margin, gap=2e-3):
+    """Random rows around a center per class, exact in float32: every batch of them whose every gap exceeds ``gap``."""
+    for seed in itertools.count():
         generator = np.random.default_rng(seed)
         centers = generator.normal(size=(max(labels) + 1, dim))
-        rows = 0.6 * centers[labels] + 0.4 * generator.normal(size=(len(labels), dim))
-        return np.round(rows * 1024) / 1024
-
-    batches = map(batch, itertools.count())
-    return next(b for b in batches if smallest_gap(b, labels, distance=distance, margin=margin) > gap)
+        rows = 0.5 * centers[labels] + 0.5 * generator.normal(size=(len(labels), dim))
+        embeddings = np.round(rows * 1024) / 1024
+        if smallest_gap(embeddings, labels, distance=distance, margin=margin) > gap:
+            yield embeddings

@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import LABELS, Loss, assert_close
+from catalogue import LABELS, Loss, N, assert_close
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import metric_jax as mj
-
-N = len(LABELS)
+from metric_jax.anchors import tile_size
 
 
 # A loss that is not in the library, as its user would write it: NCA's, the log-probability of picking a positive.
@@ -36,7 +35,7 @@ SQUARED = {"distance": mj.squared_euclidean}
 
 
 def expected(batch, labels, **options):
-    return NCA.expected(np.asarray(batch, float), labels, **{**SQUARED, **options})
+    return NCA.expected(batch, labels, **{**SQUARED, **options})
 
 
 @pytest.fixture
@@ -145,6 +144,23 @@ def test_several_terms_per_anchor_are_counted_exactly():
     assert positives_only(batch, labels, reduction="sum") == 10.0
     np.testing.assert_allclose(positives_only(batch, labels), 10 / 6, rtol=1e-6)
     np.testing.assert_allclose(positives_only(batch, labels, reduction="mean_active"), 10 / 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("batch", "references", "expected"),
+    [
+        (8, 8, 8),
+        (1024, 1024, 1024),  # 2²⁰ distances in one tile
+        (1025, 1024, 513),  # one row too many: two tiles, equal but for a row
+        (4096, 4096, 256),
+        (1000, 10_000, 100),  # ten tiles, where 104 rows would leave a last one of 64
+        (65_536, 65_536, 64),  # 2²⁰ distances would be 16 rows, too few for a fast product
+        (10, 10_000_000, 10),
+    ],
+)
+def test_automatic_tiles(batch, references, expected):
+    assert tile_size(batch, references, "auto") == expected
+    assert tile_size(batch, references, 7) == 7
 
 
 def test_memory_is_linear_in_the_batch():

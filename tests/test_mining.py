@@ -1,18 +1,27 @@
-"""Miners against the reference loops: indices, slots, options."""
+"""Miners against the reference loops: indices, slots, options; and the search for a minimum that they share."""
+
+import operator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import DIM, LABELS, MINERS, assert_same_triplets, every_distance, every_miner
+import references
+from catalogue import (
+    DIM,
+    LABELS,
+    MINERS,
+    Miner,
+    N,
+    assert_same_triplets,
+    every_distance,
+    every_miner,
+    random_rows,
+    tied_rows,
+)
 
 import metric_jax as mj
-
-N = len(LABELS)
-
-
-def rows(seed=0, n=N):
-    return np.random.default_rng(seed).normal(size=(n, DIM))
+from metric_jax.mining import ARGMIN_BLOCK, first_argmax, first_argmin
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -20,13 +29,19 @@ def rows(seed=0, n=N):
 @every_miner
 def test_against_the_reference(miner, distance, seed):
     labels = np.random.default_rng(seed).integers(0, 4, N)
-    mined = miner(rows(seed).astype(np.float32), labels, distance=distance)
-    assert_same_triplets(mined, miner.expected(rows(seed), labels, distance=distance))
+    mined = miner(random_rows(seed), labels, distance=distance)
+    assert_same_triplets(mined, miner.expected(random_rows(seed), labels, distance=distance))
+
+
+@every_miner
+def test_ties_in_rows_longer_than_a_block(miner):
+    rows, labels = tied_rows(2 * ARGMIN_BLOCK + 45, classes=7)
+    assert_same_triplets(miner(rows, labels), miner.expected(rows, labels))
 
 
 @every_miner
 def test_triplets(miner):
-    mined = miner(rows().astype(np.float32), LABELS)
+    mined = miner(random_rows(), LABELS)
     assert isinstance(mined, mj.mining.Triplets)
     assert mined._fields == ("anchor", "positive", "negative", "valid")
     assert len(jax.tree.leaves(mined)) == 4
@@ -43,22 +58,21 @@ def test_triplets(miner):
 
 @every_miner
 def test_indices_are_int32_whatever_the_precision(miner, precision):
-    mined = miner(rows().astype(precision.dtype), LABELS)
+    mined = miner(random_rows().astype(precision.dtype), LABELS)
     assert [column.dtype for column in mined] == [np.int32] * 3 + [bool]
 
 
 @every_miner
 def test_references_masks_and_matches(miner):
-    memory = rows(1, n=5)
     options = {
-        "references": memory.astype(np.float32),
+        "references": random_rows(1, n=5),
         "reference_labels": np.array([0, 1, 2, 1, 0]),
         "reference_where": np.array([True, True, True, True, False]),
         "where": np.arange(N) != 3,
         "match": lambda a, b: a % 2 == b % 2,
     }
-    mined = miner(rows().astype(np.float32), LABELS, **options)
-    assert_same_triplets(mined, miner.expected(rows(), LABELS, **{**options, "references": memory}))
+    mined = miner(random_rows(), LABELS, **options)
+    assert_same_triplets(mined, miner.expected(random_rows(), LABELS, **options))
 
 
 @every_miner
@@ -67,8 +81,8 @@ def test_no_gradient_flows(miner):
         mined = miner(embeddings, LABELS)
         return jnp.sum(embeddings[mined.positive] * mined.valid[..., None])
 
-    gradient = jax.grad(gathered)(jnp.asarray(rows(), jnp.float32))
-    mined = miner(rows().astype(np.float32), LABELS)
+    gradient = jax.grad(gathered)(random_rows())
+    mined = miner(random_rows(), LABELS)
     hits = np.bincount(np.asarray(mined.positive)[np.asarray(mined.valid)], minlength=N)
     np.testing.assert_allclose(gradient, np.tile(hits[:, None], DIM))
 
@@ -85,28 +99,108 @@ def test_semi_hard_by_hand():
     np.testing.assert_array_equal(mined.valid[4], [True, False])
 
 
-def test_semi_hard_slots():
-    batch = rows().astype(np.float32)
-    full = mj.mining.batch_semi_hard(batch, LABELS)
-    assert full.positive.shape == (N, N)
-    for slots in (1, 2, N):
-        some = mj.mining.batch_semi_hard(batch, LABELS, max_positives=slots)
-        for column, wide in zip(some, full, strict=True):
-            np.testing.assert_array_equal(column, wide[:, :slots])
+@pytest.mark.parametrize("max_positives", [1, 2, N, N + 3])
+@pytest.mark.parametrize("labels", [LABELS, np.arange(N) % 2, np.zeros(N, int)], ids=["mixed", "two", "one"])
+def test_semi_hard_slots(labels, max_positives):
+    own = {"max_positives": max_positives}
+    miner = Miner("", mj.mining.batch_semi_hard, references.mine_semi_hard, own)
+    assert_same_triplets(miner(random_rows(), labels), miner.expected(random_rows(), labels))
 
 
 def test_semi_hard_slots_must_be_positive():
     for slots in (0, -1):
         with pytest.raises(ValueError, match=f"max_positives must be at least 1 or None, got {slots}"):
-            mj.mining.batch_semi_hard(rows().astype(np.float32), LABELS, max_positives=slots)
+            mj.mining.batch_semi_hard(random_rows(), LABELS, max_positives=slots)
 
 
 def test_nan_is_mined_so_that_it_reaches_the_loss():
-    batch = rows().astype(np.float32)
+    batch = random_rows()
     batch[5] = np.nan
     assert mj.mining.batch_hard(batch, LABELS).positive[0] == 5
     assert mj.mining.batch_hard(batch, LABELS).negative[1] == 5
+    assert mj.mining.batch_semi_hard(batch, LABELS).negative[1, 0] == 5
 
 
 def test_miners_are_listed():
     assert {miner.function for miner in MINERS} == {mj.mining.batch_hard, mj.mining.batch_semi_hard}
+
+
+# The search for a minimum, in rows of one block and of several.
+
+SEARCHES = ((jax.jit(jax.vmap(first_argmin)), operator.lt), (jax.jit(jax.vmap(first_argmax)), operator.gt))
+every_length = pytest.mark.parametrize(
+    "length", [1, ARGMIN_BLOCK - 1, ARGMIN_BLOCK, ARGMIN_BLOCK + 1, 300, 1000]
+)
+
+
+def first_best(values, where, is_better):
+    """By a loop: the first NaN that is selected, else the first of the best; ``len(values)`` if nothing is."""
+    best = len(values)
+    for i in np.flatnonzero(where):
+        if np.isnan(values[i]):
+            return i
+        if best == len(values) or is_better(values[i], values[best]):
+            best = i
+    return best
+
+
+def check_search(values, where):
+    """Both searches in every row of ``values`` and ``where``, each ``[rows, length]``."""
+    values = np.asarray(values, np.float32)
+    for search, is_better in SEARCHES:
+        expected = [first_best(*row, is_better) for row in zip(values, where, strict=True)]
+        np.testing.assert_array_equal(search(values, where), expected)
+
+
+def masks(length, generator):
+    """Of every density, none and all among them."""
+    return generator.random((12, length)) < np.linspace(0, 1, 12)[:, None]
+
+
+@every_length
+def test_search_in_random_rows(length):
+    generator = np.random.default_rng(length)
+    check_search(generator.normal(size=(12, length)), masks(length, generator))
+
+
+@every_length
+def test_search_takes_the_lowest_index_at_ties(length):
+    generator = np.random.default_rng(length)
+    check_search(generator.integers(-1, 2, size=(12, length)), masks(length, generator))
+    check_search(np.zeros((12, length)), masks(length, generator))
+
+
+def test_search_at_ties_within_a_block_and_across_blocks():
+    for places in ([3, 9], [3, 200], [127, 128], [130, 140], [130, 299], [299]):
+        values = np.zeros(300, np.float32)
+        values[places] = -1.0
+        assert first_argmin(values, np.ones(300, bool)) == places[0]
+        assert first_argmax(-values, np.ones(300, bool)) == places[0]
+
+
+@every_length
+def test_search_finds_nothing(length):
+    values = np.repeat([[0.0], [np.inf], [-np.inf], [np.nan]], length, axis=1)
+    check_search(values, np.zeros((4, length), bool))
+
+
+@every_length
+def test_search_chooses_nan_if_it_is_selected(length):
+    generator = np.random.default_rng(length)
+    values = generator.normal(size=(12, length))
+    values[:, -1] = np.nan  # in the last block
+    values[::2, length // 2] = np.nan
+    values[:, 0] = -np.inf  # which is not smaller than NaN
+    check_search(values, np.ones((12, length), bool))
+    check_search(values, masks(length, generator))
+
+
+@every_length
+def test_search_tells_a_selected_infinity_from_what_is_not_selected(length):
+    generator = np.random.default_rng(length)
+    for infinity in (np.inf, -np.inf):
+        check_search(np.full((12, length), infinity), masks(length, generator))
+        mixed = np.where(generator.random((12, length)) < 0.5, infinity, generator.normal(size=(12, length)))
+        check_search(mixed, masks(length, generator))
+        check_search(mixed, np.isinf(mixed))
+        check_search(mixed, ~np.isinf(mixed))

@@ -1,0 +1,23 @@
+"""The table of mutants fits the sources. That each mutant is killed takes minutes: `python tests/mutants.py`."""
+
+import ast
+
+import pytest
+from mutants import MUTANTS, ROOT
+
+IDS = {*(f"N{i}" for i in range(1, 15)), *(f"P{i}" for i in range(1, 9))}
+
+
+def test_every_property_has_a_mutant():
+    assert {mutant.id for mutant in MUTANTS} == IDS
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.id}: {mutant.mistake}")
+def test_mutant_fits_the_sources(mutant):
+    source = (ROOT / mutant.file).read_text()
+    assert source.count(mutant.removed) == 1
+    assert mutant.added != mutant.removed
+    ast.parse(source.replace(mutant.removed, mutant.added))
+    path, test = mutant.test.split("::")
+    assert test.startswith(f"test_{mutant.id}_")
+    assert f"def {test.partition('[')[0]}(" in (ROOT / path).read_text()

@@ -1,0 +1,144 @@
+"""What counts and what does not: N5 anchors without a triplet, N6 no active term, N7 masked rows, N11 very many terms.
+
+Each is a fault seen in another library.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from catalogue import (
+    DIM,
+    LABELS,
+    N,
+    assert_close,
+    every_distance,
+    every_hinge_loss,
+    every_loss,
+    every_miner,
+    every_reduction,
+    every_triplet_loss,
+    random_rows,
+    value_and_gradient,
+)
+
+import metric_jax as mj
+
+# N5: anchors without a positive or without a negative.
+
+nothing_valid = pytest.mark.parametrize("labels", [[0, 1, 2, 3], [0, 0, 0, 0], [0]], ids=str)
+
+
+@nothing_valid
+@every_triplet_loss
+def test_N5_nothing_valid(loss, labels):
+    value, gradient = value_and_gradient(loss)(random_rows(n=len(labels)), np.array(labels), None)
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+@every_reduction
+@every_triplet_loss
+def test_N5_nothing_valid_under_any_reduction(loss, reduction):
+    value = loss(random_rows(n=4), np.arange(4), reduction=reduction)
+    np.testing.assert_array_equal(value, np.zeros(4) if reduction == "none" else 0)
+
+
+def test_N5_a_single_row_has_no_pair():
+    value, gradient = jax.value_and_grad(mj.batch_contrastive_loss)(random_rows(n=1), np.array([0]))
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+@nothing_valid
+@every_miner
+def test_N5_nothing_to_mine(miner, labels):
+    for column in miner(random_rows(n=len(labels)), np.array(labels)):
+        np.testing.assert_array_equal(column, 0)
+
+
+@every_reduction
+@every_loss
+def test_N5_an_anchor_alone_in_its_class_does_not_count(loss, reduction):
+    batch, labels = np.array([[0.0], [0.5], [0.75]], np.float32), np.array([0, 0, 1])
+    value = loss(batch, labels, reduction=reduction)
+    assert_close(value, loss.expected(batch, labels, reduction=reduction), 1e-6)
+
+
+def test_N5_mean_over_the_two_valid_anchors():
+    batch = jnp.array([[0.0], [0.5], [0.75]])
+    # anchors: 0.5 - 0.75 + 0.5 = 0.25, and 0.5 - 0.25 + 0.5 = 0.75
+    np.testing.assert_allclose(mj.batch_hard_triplet_loss(batch, jnp.array([0, 0, 1]), margin=0.5), 0.5)
+
+
+# N6: a mean over active terms when none is.
+
+
+@every_reduction
+@every_hinge_loss
+def test_N6_separated_classes_cost_nothing(loss, reduction):
+    batch = (random_rows() / 100 + 10 * LABELS[:, None]).astype(np.float32)
+    value, gradient = jax.value_and_grad(lambda e: jnp.sum(loss(e, LABELS, reduction=reduction)))(batch)
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+@every_reduction
+def test_N6_separated_points_cost_nothing(reduction):
+    batch = jnp.asarray(10.0 * np.tile(LABELS[:, None], DIM))
+    value = mj.batch_contrastive_loss(batch, LABELS, reduction=reduction)
+    np.testing.assert_array_equal(value, np.zeros(N) if reduction == "none" else 0)
+
+
+# N7: inf * 0 in masks.
+
+
+@pytest.mark.parametrize("junk", [np.nan, np.inf, -np.inf])
+@every_distance
+@every_loss
+def test_N7_masked_rows_change_nothing(loss, distance, junk):
+    where = np.arange(N) != 5
+    batch = random_rows()
+    value, gradient = value_and_gradient(loss, distance)(batch[where], LABELS[where], None)
+    batch[5] = junk
+    masked_value, masked_gradient = value_and_gradient(loss, distance)(batch, LABELS, where)
+    assert_close(masked_value, value, 1e-6)
+    assert_close(masked_gradient[where], gradient, 1e-6)
+    np.testing.assert_array_equal(masked_gradient[5], 0)
+
+
+@every_loss
+def test_N7_masked_references_change_nothing(loss):
+    memory, memory_labels = random_rows(1), np.roll(LABELS, 3)
+    keep = np.arange(N) % 3 != 1
+
+    def value(embeddings, memory, memory_labels, keep):
+        options = {"references": memory, "reference_labels": memory_labels, "reference_where": keep}
+        return loss(embeddings, LABELS, **options, reduction="sum")
+
+    step = jax.jit(jax.value_and_grad(value, argnums=(0, 1)))
+    expected, (to_batch, to_memory) = step(random_rows(), memory[keep], memory_labels[keep], None)
+    memory[~keep] = np.nan
+    masked_value, (to_batch_masked, to_memory_masked) = step(random_rows(), memory, memory_labels, keep)
+    assert_close(masked_value, expected, 1e-6)
+    assert_close(to_batch_masked, to_batch, 1e-6)
+    assert_close(to_memory_masked[keep], to_memory, 1e-6)
+    np.testing.assert_array_equal(to_memory_masked[~keep], 0)
+
+
+@every_loss
+def test_N7_nothing_left(loss):
+    batch = np.full((N, DIM), np.nan, np.float32)
+    value, gradient = value_and_gradient(loss)(batch, LABELS, np.zeros(N, bool))
+    assert value == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+# N11: counts of the order of batch³.
+
+
+@pytest.mark.parametrize(("reduction", "expected"), [("sum", 2_151_680_000), ("mean", 1), ("mean_active", 1)])
+def test_N11_two_billion_triplets_are_counted(reduction, expected):
+    n = 2050  # 2 * 1025 anchors, each with 1024 positives and 1025 negatives: more than 2³¹ triplets, of loss 1
+    loss = mj.batch_all_triplet_loss(np.zeros((n, 1)), np.arange(n) % 2, margin=1.0, reduction=reduction)
+    assert float(loss) == expected

@@ -1,0 +1,120 @@
+"""A batch is a set of rows: P3 their order and masked rows among them, P6 the tiles they are computed in.
+
+In float64, to 1e-10, which shows a wrong formula, and in float32, to 1e-5, which shows a wrong implementation.
+"""
+
+import numpy as np
+import pytest
+from catalogue import (
+    DIM,
+    LABELS,
+    N,
+    assert_close,
+    assert_same_triplets,
+    every,
+    every_loss,
+    every_miner,
+    mine,
+    random_rows,
+    tied_rows,
+    value_and_gradient,
+)
+
+import metric_jax as mj
+
+# P3: the order of the rows, and rows that are not there.
+
+ORDER = np.random.default_rng(0).permutation(N)
+
+
+@every_loss
+def test_P3_permuting_the_rows(loss, precision):
+    rows = loss.batch().astype(precision.dtype)
+    value, gradient = value_and_gradient(loss)(rows, LABELS, None)
+    permuted_value, permuted_gradient = value_and_gradient(loss)(rows[ORDER], LABELS[ORDER], None)
+    assert_close(permuted_value, value, precision.tolerance)
+    assert_close(permuted_gradient, gradient[ORDER], precision.tolerance)
+
+
+def padded(rows, padding):
+    """The rows with others between, before and behind them, masked: they hold NaN, inf and labels that exist."""
+    generator = np.random.default_rng(padding)
+    where = generator.permutation(np.arange(len(rows) + padding) < len(rows))
+    embeddings = np.full((len(where), DIM), np.nan, rows.dtype)
+    embeddings[::2] = np.inf
+    embeddings[where] = rows
+    labels = generator.integers(0, 4, len(where))
+    labels[where] = LABELS
+    return embeddings, labels, where
+
+
+@pytest.mark.parametrize("padding", [1, 7, N])
+@every_loss
+def test_P3_padding_changes_nothing(loss, padding, precision):
+    rows = loss.batch().astype(precision.dtype)
+    value, gradient = value_and_gradient(loss)(rows, LABELS, None)
+    embeddings, labels, where = padded(rows, padding)
+    padded_value, padded_gradient = value_and_gradient(loss)(embeddings, labels, where)
+    assert_close(padded_value, value, precision.tolerance)
+    assert_close(padded_gradient[where], gradient, precision.tolerance)
+    np.testing.assert_array_equal(padded_gradient[~where], 0)
+
+
+def as_set(triplets, places):
+    """The valid triplets, each index replaced by the place it stands for."""
+    anchor, positive, negative, valid = (np.asarray(column) for column in triplets)
+    return set(zip(*(places[column[valid]] for column in (anchor, positive, negative)), strict=True))
+
+
+@every_miner
+def test_P3_mining_permuted_rows(miner, precision):
+    rows = random_rows(3).astype(precision.dtype)
+    mined = mine(miner)(rows, LABELS, None)
+    permuted = mine(miner)(rows[ORDER], LABELS[ORDER], None)
+    assert as_set(permuted, ORDER) == as_set(mined, np.arange(N))
+
+
+@pytest.mark.parametrize("padding", [1, 7, N])
+@every_miner
+def test_P3_mining_padded_rows(miner, padding, precision):
+    rows = random_rows(4).astype(precision.dtype)
+    embeddings, labels, where = padded(rows, padding)
+    mined = mine(miner)(embeddings, labels, where)
+    assert as_set(mined, np.arange(len(where))) == as_set(
+        mine(miner)(rows, LABELS, None), np.flatnonzero(where)
+    )
+
+
+# P6: tiles.
+
+
+@pytest.mark.parametrize("tile", [1, 3, N, N + 1])
+@every_loss
+def test_P6_tiles_equal_dense(loss, tile, precision):
+    rows = loss.batch().astype(precision.dtype)
+    value, gradient = value_and_gradient(loss)(rows, LABELS, None)
+    tiled_value, tiled_gradient = value_and_gradient(loss, tile=tile)(rows, LABELS, None)
+    assert_close(tiled_value, value, precision.tolerance)
+    assert_close(tiled_gradient, gradient, precision.tolerance)
+
+
+@pytest.mark.parametrize("tile", [1, 3])
+@every_loss
+def test_P6_ties_across_tile_edges(loss, tile, precision):
+    rows, labels = tied_rows(N)
+    value, gradient = value_and_gradient(loss)(rows.astype(precision.dtype), labels, None)
+    tiled_value, tiled_gradient = value_and_gradient(loss, tile=tile)(
+        rows.astype(precision.dtype), labels, None
+    )
+    assert_close(value, loss.expected(rows, labels), precision.tolerance)
+    assert_close(tiled_value, value, precision.tolerance)
+    assert_close(tiled_gradient, gradient, precision.tolerance)
+
+
+@every("distance", [mj.euclidean, mj.squared_euclidean, mj.manhattan])
+@pytest.mark.parametrize("tile", [1, 3, 10, 11])
+@every_miner
+def test_P6_mined_ties_take_the_lowest_index_in_every_tile(miner, tile, distance, precision):
+    rows, labels = tied_rows(10)
+    mined = mine(miner, distance, tile)(rows.astype(precision.dtype), labels, None)
+    assert_same_triplets(mined, miner.expected(rows, labels, distance=distance))

@@ -1,0 +1,229 @@
+"""However it is run, a loss is the same: P2 jit, vmap, second calls; P5 four devices; P8 other hardware.
+
+In float64, to 1e-10, which shows a wrong formula, and in float32, to 1e-5, which shows a wrong implementation.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import references
+from catalogue import (
+    DIM,
+    LABELS,
+    N,
+    assert_close,
+    assert_same_triplets,
+    every_loss,
+    every_miner,
+    mine,
+    random_rows,
+    value_and_gradient,
+)
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+# P2: jit, vmap, compilations.
+
+
+@every_loss
+def test_P2_jit_equals_eager(loss, precision):
+    rows = loss.batch().astype(precision.dtype)
+    with jax.disable_jit():
+        eager_value, eager_gradient = jax.value_and_grad(loss)(jnp.asarray(rows), jnp.asarray(LABELS))
+    value, gradient = value_and_gradient(loss)(rows, LABELS, None)
+    assert_close(value, eager_value, precision.tolerance)
+    assert_close(gradient, eager_gradient, precision.tolerance)
+
+
+@every_loss
+def test_P2_vmap_equals_loop(loss, precision):
+    batches = np.stack([loss.batch(), random_rows()]).astype(precision.dtype)
+    labels = np.stack([LABELS, np.roll(LABELS, 1)])
+    step = value_and_gradient(loss)
+    values, gradients = jax.jit(jax.vmap(lambda e, y: step(e, y, None)))(batches, labels)
+    for i in range(2):
+        value, gradient = step(batches[i], labels[i], None)
+        assert_close(values[i], value, precision.tolerance)
+        assert_close(gradients[i], gradient, precision.tolerance)
+
+
+@every_loss
+def test_P2_a_second_call_compiles_nothing(loss, compilations):
+    def step(seed):
+        rows, labels = jnp.asarray(random_rows(seed)), jnp.asarray(LABELS)
+        return jax.block_until_ready((loss(rows, labels), jax.grad(loss)(rows, labels)))
+
+    step(0)
+    before = compilations()
+    step(1)
+    assert compilations() == before
+
+
+@every_loss
+def test_P2_a_margin_is_traced_and_learnable(loss, compilations):
+    def value(margin):
+        return loss.function(
+            loss.batch().astype(np.float32), LABELS, **{**loss.own, "margin": jnp.float32(margin)}
+        )
+
+    def expected(margin):
+        return dataclasses.replace(loss, own={**loss.own, "margin": margin}).expected(loss.batch(), LABELS)
+
+    slope = references.central_differences(expected, np.array(loss.own["margin"]))
+    assert_close(jax.grad(value)(loss.own["margin"]), slope, 1e-5)
+    value(1.4)
+    before = compilations()
+    value(1.5)
+    assert compilations() == before
+
+
+@every_miner
+def test_P2_mining_jit_eager_and_vmap_agree(miner, precision):
+    batches = np.stack([random_rows(1), random_rows(2)]).astype(precision.dtype)
+    with jax.disable_jit():
+        eager = miner(jnp.asarray(batches[0]), jnp.asarray(LABELS))
+    assert_same_triplets(mine(miner)(batches[0], LABELS, None), eager)
+    stacked = jax.jit(jax.vmap(lambda e: miner(e, LABELS)))(batches)
+    for i in range(2):
+        assert_same_triplets([column[i] for column in stacked], mine(miner)(batches[i], LABELS, None))
+
+
+@every_miner
+def test_P2_a_second_mining_compiles_nothing(miner, compilations):
+    miner(random_rows(), LABELS)
+    before = compilations()
+    miner(random_rows(1), LABELS)
+    assert compilations() == before
+
+
+# P5: four devices are one.
+
+WHERE = np.arange(N) != 4  # one device has a row less than the others
+
+
+@functools.cache
+def mesh():
+    return jax.make_mesh((4,), ("data",), devices=jax.devices()[:4], axis_types=(AxisType.Auto,))
+
+
+def on_devices(fn, in_specs, out_specs):
+    return jax.jit(jax.shard_map(fn, mesh=mesh(), in_specs=in_specs, out_specs=out_specs))
+
+
+def sharded(*arrays):
+    return [jax.device_put(array, NamedSharding(mesh(), P("data"))) for array in arrays]
+
+
+@every_loss
+def test_P5_shard_map_differentiated_outside(loss, precision):
+    rows = loss.batch().astype(precision.dtype)
+
+    def local(embeddings, labels, where):
+        return loss(embeddings, labels, where=where, axis_name="data", tile=1)
+
+    on_four = on_devices(local, P("data"), P())
+    value, gradient = jax.jit(jax.value_and_grad(on_four))(rows, LABELS, WHERE)
+    expected_value, expected_gradient = value_and_gradient(loss)(rows, LABELS, WHERE)
+    assert_close(value, expected_value, precision.tolerance)
+    assert_close(gradient, expected_gradient, precision.tolerance)
+
+
+@every_loss
+def test_P5_shard_map_differentiated_inside(loss, precision):
+    rows = loss.batch().astype(precision.dtype)
+    weights = np.random.default_rng(0).normal(size=(DIM, DIM)).astype(precision.dtype)
+
+    def value(weights, inputs, labels, axis_name):
+        return loss(inputs @ weights, labels, axis_name=axis_name)
+
+    step = jax.value_and_grad(value)
+    on_four = on_devices(functools.partial(step, axis_name="data"), (P(), P("data"), P("data")), (P(), P()))
+    on_one = jax.jit(functools.partial(step, axis_name=None))
+    value, gradient = on_four(weights, rows, LABELS)
+    expected_value, expected_gradient = on_one(weights, rows, LABELS)
+    assert_close(value, expected_value, precision.tolerance)
+    assert_close(gradient, expected_gradient, precision.tolerance)
+
+
+@pytest.mark.parametrize("reduction", ["mean_active", "sum", "none"])
+@every_loss
+def test_P5_shard_map_reductions(loss, reduction):
+    def local(embeddings, labels):
+        return loss(embeddings, labels, reduction=reduction, axis_name="data")
+
+    on_four = on_devices(local, P("data"), P("data") if reduction == "none" else P())
+    value = on_four(loss.batch().astype(np.float32), LABELS)
+    assert_close(value, loss.expected(loss.batch(), LABELS, reduction=reduction), 1e-5)
+
+
+@every_loss
+def test_P5_shard_map_with_references(loss, precision):
+    rows, memory = loss.batch().astype(precision.dtype), random_rows(7, n=12).astype(precision.dtype)
+    memory_labels = np.tile(LABELS, 2)[:12]
+
+    def value(embeddings, labels, references, reference_labels, axis_name):
+        options = {"references": references, "reference_labels": reference_labels}
+        return loss(embeddings, labels, **options, axis_name=axis_name)
+
+    arguments = (rows, LABELS, memory, memory_labels)
+    on_four = on_devices(functools.partial(value, axis_name="data"), P("data"), P())
+    on_one = functools.partial(value, axis_name=None)
+    found, expected = (
+        jax.jit(jax.value_and_grad(fn, argnums=(0, 2)))(*arguments) for fn in (on_four, on_one)
+    )
+    jax.tree.map(functools.partial(assert_close, tolerance=precision.tolerance), found, expected)
+
+
+@every_loss
+def test_P5_sharded_inputs_under_plain_jit(loss, precision):
+    rows = loss.batch().astype(precision.dtype)
+    value, gradient = value_and_gradient(loss)(*sharded(rows, LABELS, WHERE))
+    expected_value, expected_gradient = value_and_gradient(loss)(rows, LABELS, WHERE)
+    assert_close(value, expected_value, precision.tolerance)
+    assert_close(gradient, expected_gradient, precision.tolerance)
+
+
+@every_miner
+def test_P5_mining_on_four_devices(miner, precision):
+    rows = random_rows(6).astype(precision.dtype)
+
+    def local(embeddings, labels, where):
+        mined = miner(embeddings, labels, where=where, axis_name="data")
+        return (
+            mined.positive,
+            mined.negative,
+            mined.valid,
+        )  # the anchor is an index into the device's own rows
+
+    expected = mine(miner)(rows, LABELS, WHERE)
+    assert_same_triplets(on_devices(local, P("data"), P("data"))(rows, LABELS, WHERE), tuple(expected)[1:])
+    assert_same_triplets(mine(miner)(*sharded(rows, LABELS, WHERE)), expected)
+
+
+# P8: other platforms.
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+SHAPES = (
+    jax.ShapeDtypeStruct((N, DIM), np.float32),
+    jax.ShapeDtypeStruct((N,), np.int32),
+    jax.ShapeDtypeStruct((N,), bool),
+)
+
+
+@pytest.mark.parametrize("tile", ["auto", 3])
+@every_loss
+def test_P8_value_and_gradient_lower_for_every_platform(loss, tile):
+    exported = jax.export.export(value_and_gradient(loss, tile=tile), platforms=PLATFORMS)(*SHAPES)
+    assert exported.platforms == PLATFORMS
+
+
+@every_miner
+def test_P8_miners_lower_for_every_platform(miner):
+    def as_tuple(embeddings, labels, where):
+        return tuple(miner(embeddings, labels, where=where))
+
+    assert jax.export.export(jax.jit(as_tuple), platforms=PLATFORMS)(*SHAPES).platforms == PLATFORMS
