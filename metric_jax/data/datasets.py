@@ -1,0 +1,105 @@
+"""From a source's name to a training and a test set."""
+
+import numpy as np
+
+from metric_jax.data import sources, splits
+from metric_jax.data.errors import DataError, unknown
+from metric_jax.data.sources import Images
+
+SOURCES = ("digits", "tfds")
+SPLITS = ("class", "image", "own")
+
+
+def load(
+    source: str,
+    *,
+    name: str = "",
+    data_dir: str = "",
+    split: str = "image",
+    test_fraction: float = 0.2,
+    split_seed: int = 0,
+    train_split: str = "train",
+    test_split: str = "test",
+    image_key: str = "image",
+    label_key: str = "label",
+    size: int = 0,
+    rotations: bool = False,
+) -> tuple[Images, Images]:
+    """Loads a set and parts it.
+
+    Args:
+        source: ``"digits"`` or ``"tfds"``.
+        name: The TFDS set.
+        data_dir: Where prepared TFDS sets lie.
+        split: ``"class"`` tests on unseen classes, ``"image"`` on unseen images of the same classes, ``"own"`` on the
+            TFDS set's own test split.
+        test_fraction: The part that is for testing, of the classes or of the images of every class.
+        split_seed: Chooses that part.
+        train_split: The TFDS split to train on, or the one to part.
+        test_split: The TFDS split to test on, if it is the set's own.
+        image_key: The TFDS feature that holds the image.
+        label_key: The TFDS feature that holds the class.
+        size: Side length to resize TFDS images to; 0 keeps their own.
+        rotations: Whether the training classes, turned by 90, 180 and 270 degrees, are further classes.
+
+    Returns:
+        (training set, test set).
+
+    Raises:
+        DataError: Unknown names, a set that is not prepared, a split that cannot be made, a test set on which retrieval
+            would mean nothing.
+
+    Example:
+        >>> train, test = load("digits", split="image", test_fraction=0.2)
+        >>> len(train), len(test)
+        (1438, 359)
+    """
+    check(source, split)
+    if source == "digits" and (name or size):
+        raise DataError(
+            "data.name and data.size are not for the digits: set data.source='tfds', or leave them"
+        )
+
+    def tfds(part: str) -> Images:
+        return sources.tfds(
+            name, part, data_dir=data_dir, image_key=image_key, label_key=label_key, size=size
+        )
+
+    if split == "own":
+        if train_split == test_split:
+            raise DataError(f"data.train_split and data.test_split are both {test_split!r}: test on another")
+        train, test = tfds(train_split), tfds(test_split)
+    else:
+        part = splits.by_class if split == "class" else splits.by_image
+        whole = sources.digits() if source == "digits" else tfds(train_split)
+        train, test = part(whole, test_fraction=test_fraction, seed=split_seed)
+    _check_test_set(train, test)
+    return (sources.with_rotations(train) if rotations else train), test
+
+
+def check(source: str, split: str) -> None:
+    """Raises a DataError for an unknown source or split, before anything is read."""
+    if source not in SOURCES:
+        raise DataError(unknown("data.source", source, SOURCES))
+    if split not in SPLITS:
+        raise DataError(unknown("data.split", split, SPLITS))
+    if source == "digits" and split == "own":
+        raise DataError("the digits have no split of their own: set data.split to 'image' or 'class'")
+
+
+def _check_test_set(train: Images, test: Images) -> None:
+    """Raises a DataError if the model could not embed the test set, or retrieval there could not go wrong, or right."""
+    if train.images.shape[1:] != test.images.shape[1:]:
+        shapes = " and ".join("×".join(map(str, part.images.shape[1:])) for part in (train, test))
+        raise DataError(
+            f"images to train and to test on differ, {shapes}: set data.size, or choose splits that are alike"
+        )
+    classes, counts = np.unique(test.labels, return_counts=True)
+    if len(classes) < 2:
+        raise DataError(
+            f"all images to test on are of class {classes[0]}, so that whatever is found is right"
+        )
+    if counts.max() < 2:
+        raise DataError(
+            "no class has two images to test on, so that nothing can be found: choose a larger test set"
+        )

@@ -1,0 +1,226 @@
+"""Where images come from: every source decodes once, into memory.
+
+A batch is then a gather of rows. Decoding PNGs again for every batch would be slower by an order of magnitude, and
+the sets of this field are small: Omniglot at 28×28 takes 25 MB.
+"""
+
+import dataclasses
+import os
+import pathlib
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from metric_jax.data import decoding
+from metric_jax.data.errors import DataError, unknown
+
+LARGEST_LABEL = np.iinfo(np.int32).max
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images:
+    """Labelled images in memory.
+
+    Attributes:
+        images: ``[n, height, width, channels]`` uint8, whatever the source's own scale.
+        labels: ``[n]`` int32.
+
+    Raises:
+        DataError: Arrays of another shape or type.
+
+    Example:
+        >>> import numpy as np
+        >>> images = Images(np.zeros((3, 8, 8, 1), np.uint8), np.array([4, 4, 7], np.int32))
+        >>> len(images), images[images.labels == 4].images.shape
+        (3, (2, 8, 8, 1))
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        images, labels = self.images, self.labels
+        if images.ndim != 4 or images.dtype != np.uint8:
+            raise DataError(
+                f"images must be [n, height, width, channels] uint8, got {list(images.shape)} {images.dtype}"
+            )
+        if labels.shape != images.shape[:1] or labels.dtype != np.int32:
+            raise DataError(
+                f"labels must be [{len(images)}] int32, one for every image, got {list(labels.shape)} {labels.dtype}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, indices: np.ndarray | slice) -> "Images":
+        """The images at these indices, or where this mask is True."""
+        return Images(self.images[indices], self.labels[indices])
+
+
+def digits() -> Images:
+    """The 1,797 handwritten digits, 8×8 and grey, that come with scikit-learn.
+
+    Example:
+        >>> digits().images.shape
+        (1797, 8, 8, 1)
+
+    References:
+        Alpaydin, Kaynak (1998), Optical Recognition of Handwritten Digits. https://doi.org/10.24432/C50P49
+    """
+    from sklearn import datasets
+
+    found = datasets.load_digits()
+    images = np.round(found.images * (255 / 16)).astype(np.uint8)[..., None]
+    return Images(images, found.target.astype(np.int32))
+
+
+def tfds(
+    name: str,
+    split: str,
+    *,
+    data_dir: str = "",
+    image_key: str = "image",
+    label_key: str = "label",
+    size: int = 0,
+) -> Images:
+    """A split of a prepared TensorFlow data set, read without TensorFlow and without the network.
+
+    Args:
+        name: The set, ``"omniglot"``, or one of its configs, ``"set/config"``.
+        split: The set's own name for it, such as ``"train"`` or ``"train[:1000]"``.
+        data_dir: The folder that holds prepared sets; by default TFDS_DATA_DIR, then ~/tensorflow_datasets.
+        image_key: The feature that holds the image.
+        label_key: The feature that holds the class.
+        size: Side length to resize the images to, square whatever they were; 0 keeps their own.
+
+    Returns:
+        The images: one channel if all are grey, else red, green and blue; what is transparent lies on white.
+
+    Raises:
+        DataError: The set is not prepared there or is broken, the split is unknown or empty, a feature is missing or
+            of the wrong kind, images differ in size, a class is negative or beyond int32.
+    """
+    if not name:
+        raise DataError("data.name is empty: say which TFDS set, as in --config.data.name=mnist")
+    if size < 0:
+        raise DataError(f"data.size must not be negative, got {size}")
+    home = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    folder = pathlib.Path(home).expanduser()
+    there = folder / name.partition("/")[0].partition(":")[0]
+    build = (
+        f"pip install 'metric_jax[prepare]' && tfds build {shlex.quote(name)} "
+        f"--data_dir={shlex.quote(str(folder))} --file_format=array_record{' --overwrite' * there.is_dir()}"
+    )
+    # Looked for here first: TFDS would search the network, or fail with a page of text.
+    if not any(there.rglob("dataset_info.json")):
+        raise DataError(
+            f"data set {name!r} is not prepared in {folder}: say where it is with --config.data.data_dir, or build it "
+            f"once: {build}"
+        )
+    try:
+        records = _open(name, split, folder, image_key, label_key)
+        images, labels = _read(records, image_key, label_key, size, title=f"reading {name} {split}")
+    except DataError:
+        raise
+    except Exception as error:  # whatever is wrong with that folder, the remedy is the same
+        reason = str(error).strip().partition("\n")[0]
+        raise DataError(
+            f"data set {name!r} in {folder} cannot be read ({reason}): build it anew: {build}"
+        ) from error
+    return Images(decoding.stack(images, name), _as_labels(labels, f"{label_key!r} of {name} {split}"))
+
+
+def with_rotations(images: Images) -> Images:
+    """The images, and those turned by 90, 180 and 270 degrees as further classes: four times as many of both.
+
+    With C one more than the largest class, class c turned by q quarters becomes ``c + q C``.
+
+    Args:
+        images: Square ones.
+
+    Returns:
+        ``4 n`` images, those as they were first.
+
+    Raises:
+        DataError: Images that are not square; class numbers that would outgrow int32.
+
+    Example:
+        >>> import numpy as np
+        >>> turned = with_rotations(Images(np.zeros((2, 8, 8, 1), np.uint8), np.array([0, 2], np.int32)))
+        >>> turned.images.shape, turned.labels.tolist()
+        ((8, 8, 8, 1), [0, 2, 3, 5, 6, 8, 9, 11])
+
+    References:
+        Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra (2016), Matching Networks for One Shot Learning.
+        https://arxiv.org/abs/1606.04080
+    """
+    if images.images.shape[1] != images.images.shape[2]:
+        raise DataError("images that are not square cannot be turned: set data.size, or data.rotations=False")
+    labels = images.labels.astype(np.int64)
+    classes = labels.max() + 1
+    return Images(
+        np.concatenate([np.rot90(images.images, quarter, axes=(1, 2)) for quarter in range(4)]),
+        _as_labels(np.concatenate([labels + quarter * classes for quarter in range(4)]), "the turned images"),
+    )
+
+
+def _open(name: str, split: str, folder: pathlib.Path, image_key: str, label_key: str) -> Sequence[Any]:
+    """The records of a split, with the image as the file that it was stored as."""
+    import tensorflow_datasets
+
+    builder = tensorflow_datasets.builder(name, data_dir=folder)
+    info, kinds = builder.info, tensorflow_datasets.features
+    if not info.splits:
+        raise FileNotFoundError("no version in it is complete")
+    try:
+        count = info.splits[split].num_examples
+    except (KeyError, ValueError) as error:
+        raise DataError(
+            f"data set {name!r} has no split {split!r}, but {', '.join(info.splits)}, or a part such as "
+            f"'{next(iter(info.splits))}[:1000]'"
+        ) from error
+    if not count:
+        raise DataError(f"split {split!r} of {name} is empty: it has no images")
+    for key in (image_key, label_key):
+        if key not in info.features:
+            raise DataError(unknown(f"feature of {name}", key, info.features))
+    image, label = info.features[image_key], info.features[label_key]
+    if not isinstance(image, kinds.Image) or image.np_dtype not in (np.uint8, np.uint16):
+        raise DataError(f"feature {image_key!r} of {name} is no image: set data.image_key to one that is")
+    if label.shape != () or not np.issubdtype(label.np_dtype, np.integer):
+        raise DataError(
+            f"feature {label_key!r} of {name} is no class: set data.label_key to an integer feature"
+        )
+    decoders = {image_key: tensorflow_datasets.decode.SkipDecoding()}
+    return builder.as_data_source(split=split, decoders=decoders)
+
+
+def _read(
+    records: Sequence[Any], image_key: str, label_key: str, size: int, *, title: str
+) -> tuple[list[np.ndarray], list[int]]:
+    """The decoded images and the classes of all records."""
+    from tqdm import tqdm
+
+    images: list[np.ndarray] = []
+    labels: list[int] = []
+    try:
+        for record in tqdm(records, desc=title, unit="image", disable=None, leave=False):
+            images.append(decoding.decode(record[image_key], size))
+            labels.append(record[label_key])
+    except Exception as error:
+        raise ValueError(f"image {len(labels)}: {error}") from error
+    return images, labels
+
+
+def _as_labels(labels: Iterable[int], of: str) -> np.ndarray:
+    """int32, none of which became another number on the way."""
+    wide = np.asarray(labels, np.int64)
+    if wide.min() < 0:
+        raise DataError(
+            f"class {wide.min()} in {of}: negative numbers mark images without a class, leave them out"
+        )
+    if wide.max() > LARGEST_LABEL:
+        raise DataError(f"class {wide.max()} in {of} does not fit int32: number the classes from 0")
+    return wide.astype(np.int32)

@@ -1,0 +1,141 @@
+"""The four-block network of few-shot learning.
+
+A block is a 3×3 convolution, a norm, ReLU and a 2×2 max-pool; the last block's features are flattened, and a linear
+head maps them to the embedding.
+
+The norm matters more here than in classification. Batch-hard mining asks for the impossible at first, and mapping every
+image to one point is a cheap way out of it. BatchNorm, which subtracts what the images of a batch have in common and
+scales up what is left, bars that way: on the digits, batch-hard reaches MAP@R 0.98 with it, while with GroupNorm the
+embeddings collapse to a spread below 0.01 within 200 steps. Hence the default, at a price: in training an embedding
+depends on the rest of its batch, and afterwards on running means. Where embeddings of different batches are compared (a
+cross-batch memory, a batch encoded in parts), choose ``norm="group"`` and a loss that does not collapse, such as
+semi-hard.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+
+class ConvNet(nnx.Module):
+    """Images to embeddings, by blocks of convolution, norm, ReLU and max-pool.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import nnx
+        >>> net = ConvNet((28, 28, 1), width=8, dim=16, rngs=nnx.Rngs(0))
+        >>> net(jnp.zeros((2, 28, 28, 1))).shape
+        (2, 16)
+
+    References:
+        Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra (2016), Matching Networks for One Shot Learning.
+        https://arxiv.org/abs/1606.04080
+        Ioffe, Szegedy (2015), Batch Normalization. https://arxiv.org/abs/1502.03167
+        Wu, He (2018), Group Normalization. https://arxiv.org/abs/1803.08494
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        *,
+        width: int = 64,
+        dim: int = 64,
+        blocks: int = 4,
+        norm: str = "batch",
+        normalise: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        """Draws the parameters.
+
+        Args:
+            image_shape: (height, width, channels) of the images; a side of 1 is no longer halved, so none is too small.
+            width: Channels of every block.
+            dim: Dimension of the embedding.
+            blocks: How many blocks.
+            norm: ``"batch"``, or ``"group"`` of 8 groups, or fewer where 8 does not divide the width.
+            normalise: Whether embeddings are scaled to length 1.
+            rngs: Where the parameters are drawn from.
+
+        Raises:
+            ValueError: An unknown norm, a number below 1, an image shape that is none.
+        """
+        for name, number in {"width": width, "dim": dim, "blocks": blocks}.items():
+            if number < 1:
+                raise ValueError(f"model.{name} must be at least 1, got {number}")
+        if norm not in ("batch", "group"):
+            raise ValueError(f"model.norm must be 'batch' or 'group', got {norm!r}")
+        if len(image_shape) != 3 or min(image_shape) < 1:
+            raise ValueError(f"image_shape must be (height, width, channels), got {tuple(image_shape)}")
+        self.image_shape = tuple(image_shape)
+        height, breadth, channels = image_shape
+        self.blocks: nnx.List[Block] = nnx.List([])
+        for _ in range(blocks):
+            self.blocks.append(Block(channels, width, norm=norm, rngs=rngs))
+            height, breadth, channels = _pooled(height), _pooled(breadth), width
+        self.head = nnx.Linear(height * breadth * channels, dim, rngs=rngs)
+        self.normalise = normalise
+
+    def __call__(
+        self, images: Float[Array, "batch height width channels"], *, train: bool = False
+    ) -> Float[Array, "batch dim"]:
+        """Embeds images.
+
+        Args:
+            images: ``[batch, height, width, channels]`` in [0, 1].
+            train: Whether BatchNorm uses this batch's mean and variance, and updates its running ones.
+
+        Returns:
+            ``[batch, dim]``.
+
+        Raises:
+            TypeError: Images that are not floating.
+            ValueError: Images of another shape than the network was made for.
+        """
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise TypeError(f"images must be floating, got {images.dtype}: divide bytes by 255 first")
+        if images.shape[1:] != self.image_shape:
+            expected = ["batch", *self.image_shape]
+            raise ValueError(f"images must be [{', '.join(map(str, expected))}], got {list(images.shape)}")
+        features = images
+        for block in self.blocks:
+            features = block(features, train=train)
+        embeddings = self.head(features.reshape(len(features), -1))
+        return _unit(embeddings) if self.normalise else embeddings
+
+
+class Block(nnx.Module):
+    """Convolution, norm, ReLU, and a max-pool along every side that can still be halved."""
+
+    def __init__(self, channels: int, width: int, *, norm: str, rngs: nnx.Rngs):
+        self.conv = nnx.Conv(channels, width, kernel_size=(3, 3), use_bias=False, rngs=rngs)
+        self.norm: nnx.BatchNorm | nnx.GroupNorm
+        if norm == "batch":
+            self.norm = nnx.BatchNorm(width, momentum=0.9, rngs=rngs)
+        else:
+            self.norm = nnx.GroupNorm(width, num_groups=math.gcd(width, 8), rngs=rngs)
+
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """From ``[batch, height, width, channels]`` to half the height and breadth, ``width`` channels."""
+        x = self.conv(x)
+        x = (
+            self.norm(x, use_running_average=not train)
+            if isinstance(self.norm, nnx.BatchNorm)
+            else self.norm(x)
+        )
+        x = jax.nn.relu(x)
+        window = tuple(min(2, side) for side in x.shape[1:3])
+        return nnx.max_pool(x, window, strides=window)
+
+
+def _pooled(side: int) -> int:
+    return max(1, side // 2)
+
+
+def _unit(x: Array) -> Array:
+    """Rows of length 1; a zero row stays zero, with a finite gradient."""
+    squared = jnp.sum(x * x, axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(squared, 1e-12))

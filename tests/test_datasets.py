@@ -1,0 +1,132 @@
+"""From names to a training and a test set: what is read, how it is parted, and what is refused before a run starts."""
+
+import numpy as np
+import pytest
+
+from metric_jax.data import DataError, Images, datasets, load, sources, splits
+
+
+def same(one, other):
+    return np.array_equal(one.images, other.images) and np.array_equal(one.labels, other.labels)
+
+
+@pytest.fixture
+def stored(monkeypatch):
+    """TFDS sets that a test puts in by the name of their split, and the options that they were read with."""
+    sets, read = {}, []
+
+    def tfds(name, split, **options):
+        read.append({"name": name, **options})
+        return sets[split]
+
+    monkeypatch.setattr(sources, "tfds", tfds)
+    sets["read"] = read
+    return sets
+
+
+def images(labels, shape=(2, 2, 1), seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (len(labels), *shape), dtype=np.uint8)
+    return Images(pixels, np.array(labels, np.int32))
+
+
+def test_digits_by_image():
+    train, test = load("digits", split="image", test_fraction=0.3, split_seed=2)
+    expected = splits.by_image(sources.digits(), test_fraction=0.3, seed=2)
+    assert same(train, expected[0])
+    assert same(test, expected[1])
+
+
+def test_digits_by_class_with_rotations_of_the_training_classes():
+    train, test = load("digits", split="class", test_fraction=0.4, split_seed=1, rotations=True)
+    expected = splits.by_class(sources.digits(), test_fraction=0.4, seed=1)
+    assert same(train, sources.with_rotations(expected[0]))
+    assert len(set(train.labels)) == 24
+    assert same(test, expected[1])
+
+
+def test_the_digits_are_parted_by_image_by_default():
+    train, test = load("digits")
+    assert set(train.labels) == set(test.labels) == set(range(10))
+    assert (len(train), len(test)) == (1438, 359)
+
+
+def test_a_set_of_its_own_split(stored):
+    stored["fit"], stored["probe"] = images([0, 0, 1]), images([5, 5, 6], seed=1)
+    options = {"data_dir": "d", "image_key": "i", "label_key": "l", "size": 2}
+    train, test = load("tfds", name="n", split="own", train_split="fit", test_split="probe", **options)
+    assert train is stored["fit"]
+    assert test is stored["probe"]
+    assert stored["read"] == [{"name": "n", **options}] * 2
+
+
+def test_a_set_that_is_parted_here_reads_only_its_training_split(stored):
+    stored["fit"] = images(np.repeat(np.arange(6), 4))
+    train, test = load("tfds", name="n", split="class", test_fraction=0.5, split_seed=3, train_split="fit")
+    expected = splits.by_class(stored["fit"], test_fraction=0.5, seed=3)
+    assert same(train, expected[0])
+    assert same(test, expected[1])
+    assert len(stored["read"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"source": "digit"},
+            r"unknown data\.source 'digit', did you mean 'digits'\? There is: digits, tfds",
+        ),
+        ({"split": "clas"}, r"unknown data\.split 'clas', did you mean 'class'\?"),
+        ({"split": "own"}, "the digits have no split of their own: set data.split to 'image' or 'class'"),
+        ({"name": "mnist"}, "data.name and data.size are not for the digits: set data.source='tfds'"),
+        ({"size": 28}, "data.name and data.size are not for the digits"),
+        ({"test_fraction": 0.0}, "data.test_fraction must lie between"),
+        ({"split_seed": -1}, "data.split_seed must not be negative"),
+    ],
+)
+def test_names_and_numbers_that_do_not_fit(options, message):
+    with pytest.raises(DataError, match=message):
+        load(**{"source": "digits", **options})
+
+
+def test_names_are_looked_at_before_anything_is_read():
+    datasets.check("tfds", "own")
+    datasets.check("digits", "class")
+    with pytest.raises(DataError, match=r"unknown data\.source"):
+        datasets.check("faces", "image")
+    with pytest.raises(DataError, match="no split of their own"):
+        datasets.check("digits", "own")
+
+
+def test_nobody_is_tested_on_what_was_trained_on(stored):
+    with pytest.raises(DataError, match="are both 'train': test on another"):
+        load("tfds", name="n", split="own", test_split="train")
+    assert not stored["read"]
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        (images([3, 3, 3]), "all images to test on are of class 3, so that whatever is found is right"),
+        (images([3, 4, 5]), "no class has two images to test on, so that nothing can be found"),
+        (
+            images([3, 3, 4], (4, 4, 1)),
+            r"images to train and to test on differ, 2×2×1 and 4×4×1: set data\.size",
+        ),
+        (images([3, 3, 4], (2, 2, 3)), "differ, 2×2×1 and 2×2×3"),
+    ],
+)
+def test_a_test_set_on_which_retrieval_means_nothing(stored, test, message):
+    stored["train"], stored["test"] = images([0, 0, 1, 1]), test
+    with pytest.raises(DataError, match=message):
+        load("tfds", name="n", split="own")
+
+
+def test_a_set_with_one_image_a_class_cannot_be_tested_on(stored):
+    stored["train"] = images(np.arange(8))
+    with pytest.raises(DataError, match="no class has two images"):
+        load("tfds", name="n", split="class", test_fraction=0.5)
+
+
+def test_one_class_with_two_images_is_enough_to_be_tested_on(stored):
+    stored["train"], stored["test"] = images([0, 0, 1, 1]), images([3, 4, 4])
+    assert len(load("tfds", name="n", split="own")[1]) == 3

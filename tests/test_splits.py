@@ -1,0 +1,109 @@
+"""Splits: nothing is lost, nothing is in both, and what cannot be judged is refused."""
+
+import numpy as np
+import pytest
+
+from metric_jax.data import DataError, Images, splits
+
+
+def numbered(*counts):
+    """Images that hold their own number, so many of class 10, 11, ..., shuffled."""
+    labels = (
+        np.random.default_rng(0).permutation(np.repeat(10 + np.arange(len(counts)), counts)).astype(np.int32)
+    )
+    return Images(np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1), labels)
+
+
+def numbers(images):
+    return images.images.ravel().tolist()
+
+
+def check_parts(whole, train, test):
+    """Every image is in one part, in its old order and with its own label."""
+    assert sorted(numbers(train) + numbers(test)) == numbers(whole)
+    for part in (train, test):
+        assert numbers(part) == sorted(numbers(part))
+        assert part.labels.tolist() == whole.labels[numbers(part)].tolist()
+
+
+either = pytest.mark.parametrize("split", [splits.by_class, splits.by_image])
+
+
+def test_by_class_shares_no_class():
+    whole = numbered(5, 1, 4, 7, 3, 6, 2, 8, 3, 4)
+    train, test = splits.by_class(whole, test_fraction=0.3, seed=0)
+    check_parts(whole, train, test)
+    assert not set(train.labels) & set(test.labels)
+    assert (len(set(train.labels)), len(set(test.labels))) == (7, 3)
+
+
+def test_by_image_takes_the_same_part_of_every_class():
+    whole = numbered(10, 20, 7)
+    train, test = splits.by_image(whole, test_fraction=0.3, seed=0)
+    check_parts(whole, train, test)
+    assert np.bincount(test.labels - 10).tolist() == [3, 6, 2]
+
+
+@either
+def test_the_seed_alone_chooses(split):
+    whole = numbered(*[12] * 12)
+    first, again, other = (split(whole, test_fraction=0.5, seed=seed)[1] for seed in (3, 3, 4))
+    assert numbers(first) == numbers(again)
+    assert numbers(first) != numbers(other)
+
+
+@either
+def test_every_image_is_tested_on_under_some_seed(split):
+    whole = numbered(*[6] * 6)
+    tested = [numbers(split(whole, test_fraction=1 / 3, seed=seed)[1]) for seed in range(40)]
+    assert {number for test in tested for number in test} == set(numbers(whole))
+
+
+def test_by_image_does_not_favour_the_order_of_the_images():
+    labels = np.zeros(100, np.int32)
+    whole = Images(np.arange(100, dtype=np.uint8).reshape(-1, 1, 1, 1), labels)
+    _, test = splits.by_image(whole, test_fraction=0.5, seed=0)
+    assert 35 < np.mean(numbers(test)) < 65
+
+
+@either
+@pytest.mark.parametrize("fraction", [0.0, 1.0, -0.2, 1.5, float("nan")])
+def test_a_fraction_out_of_range(split, fraction):
+    with pytest.raises(DataError, match=r"data\.test_fraction must lie between 0 and 1, got"):
+        split(numbered(5, 5), test_fraction=fraction, seed=0)
+
+
+@either
+def test_a_seed_out_of_range(split):
+    with pytest.raises(DataError, match=r"data\.split_seed must not be negative, got -1"):
+        split(numbered(5, 5), test_fraction=0.5, seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("classes", "fraction", "left"),
+    [
+        (3, 0.5, "1 to train on and 2 to test on"),
+        (10, 0.1, "9 to train on and 1 to"),
+        (10, 0.95, "0 to train on"),
+    ],
+)
+def test_by_class_with_too_few_classes(classes, fraction, left):
+    with pytest.raises(DataError, match=f"of {classes} classes, data.test_fraction={fraction} leaves {left}"):
+        splits.by_class(numbered(*[4] * classes), test_fraction=fraction, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("count", "fraction", "left"),
+    [
+        (1, 0.2, "1 to train on and 0 to"),  # never tested
+        (1, 0.6, "0 to train on and 1 to"),  # never trained on
+        (4, 0.2, "3 to train on and 1 to"),  # as a query it would have nothing to find
+        (5, 0.8, "1 to train on and 4 to"),  # an anchor without a positive
+    ],
+)
+def test_by_image_with_a_class_too_small(count, fraction, left):
+    message = (
+        f"of the {count} images of class 11, data.test_fraction={fraction} leaves {left} .*data.split='class'"
+    )
+    with pytest.raises(DataError, match=message):
+        splits.by_image(numbered(20, count, 20), test_fraction=fraction, seed=0)
