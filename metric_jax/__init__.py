@@ -1,5 +1,8 @@
 """metric_jax: deep metric learning in JAX."""
 
+import importlib
+from typing import Any
+
 from metric_jax import diagnostics as diagnostics
 from metric_jax import evaluation as evaluation
 from metric_jax import mining as mining
@@ -18,3 +21,11 @@ from metric_jax.losses.triplet import batch_semi_hard_triplet_loss as batch_semi
 from metric_jax.losses.triplet import triplet_loss as triplet_loss
 from metric_jax.reductions import Terms as Terms
 from metric_jax.reductions import terms as terms
+
+_LOADED_WHEN_USED = ("data", "models", "training")  # they need Flax, Grain and more
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LOADED_WHEN_USED:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""One config an experiment; `configs.base` declares every key."""

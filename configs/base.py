@@ -1,0 +1,66 @@
+"""Every key that a config has, with its default.
+
+A config file has a function `get_config` that takes this one and changes what differs. It is locked: a key that does
+not stand here is an error, in a file and on the command line alike.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The defaults: batch-hard triplet loss, a small convolutional network, Adam."""
+    config = ConfigDict()
+    config.steps = 1000
+    config.seed = 0  # of everything random, but for the split
+    config.log_every = 50  # steps between lines in metrics.jsonl
+    config.eval_every = 500
+    config.eval_batch = 512  # images embedded at a time
+    config.checkpoint_every = 500
+    config.checkpoints_kept = 2
+
+    config.data = ConfigDict()
+    config.data.source = "digits"  # or "tfds"
+    config.data.name = ""  # of the TFDS set
+    config.data.data_dir = ""  # where TFDS sets lie; else $TFDS_DATA_DIR, else ~/tensorflow_datasets
+    config.data.split = "image"  # test on unseen images of known classes; or "class", or the set's "own"
+    config.data.test_fraction = 0.2  # of the images of every class, or of the classes
+    config.data.split_seed = 0  # not the seed of the run: all runs are to be tested on the same images
+    config.data.train_split = "train"  # the TFDS split to train on
+    config.data.test_split = "test"  # the one to test on, with split="own"
+    config.data.image_key = "image"  # the TFDS feature that holds the image
+    config.data.label_key = "label"  # the one that holds the class
+    config.data.size = 0  # side length to reduce TFDS images to; 0 keeps their own
+    config.data.rotations = False  # training images turned by 90, 180, 270 degrees are further classes
+
+    config.batch = ConfigDict()
+    config.batch.classes = 10  # P
+    config.batch.samples = 8  # K, of each class
+
+    config.augment = ConfigDict()  # largest random change of a training image; all 0: none
+    config.augment.rotate = 0.0  # degrees
+    config.augment.scale = 0.0  # 0.1: from 1/1.1 to 1.1
+    config.augment.shear = 0.0  # pixels a row moves for every pixel from the centre
+    config.augment.translate = 0.0  # fraction of the side
+
+    config.model = ConfigDict()
+    config.model.name = "convnet"
+    config.model.width = 64  # channels
+    config.model.dim = 64  # of the embedding
+    config.model.blocks = 4
+    config.model.norm = "batch"  # or "group"
+    config.model.normalise = True  # embeddings of length 1
+
+    config.loss = ConfigDict()
+    config.loss.name = "batch_hard_triplet_loss"
+    config.loss.distance = "euclidean"  # also that of the evaluation
+    config.loss.margin = 0.2
+    config.loss.penalty = "relu"  # or "softplus", the soft margin
+    config.loss.reduction = "mean"
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.schedule = "cosine"  # down to 0; or "constant"
+    config.optimizer.warmup = 0  # steps
+    config.optimizer.weight_decay = 0.0  # of adamw
+    return config.lock()

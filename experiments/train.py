@@ -1,0 +1,65 @@
+"""Trains a network as a config says, evaluates it on the config's test set, and prints the results.
+
+    python experiments/train.py --config=configs/digits.py --workdir=runs/digits
+    python experiments/train.py --config=configs/omniglot.py --workdir=runs/omniglot --config.data.data_dir=TFDS_FOLDER
+
+Any key of configs/base.py can be set by a flag. The same command again resumes a run that was interrupted.
+"""
+
+import difflib
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from metric_jax import training
+from metric_jax.training.evaluate import table
+from metric_jax.training.folders import flatten
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The config file.", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; made if it is not there.")
+
+
+def main(arguments: list[str]) -> None:
+    """Runs, or says in one line why not."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"unknown argument {arguments[1]!r}")
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
+    try:
+        results = training.train_and_evaluate(CONFIG.value, WORKDIR.value)
+    except training.USER_ERRORS as error:
+        sys.exit(f"train: {error}")
+    print(table(results))
+
+
+def parse(arguments: list[str]) -> list[str]:
+    """Parses flags as absl does, and says in one line what is wrong with a config."""
+    try:
+        rest = app.parse_flags_with_usage(arguments)
+        CONFIG.value.lock()  # a file that could not be loaded raises when it is first used
+    except (AttributeError, OSError) as error:
+        told = " ".join(str(error).partition(" Other fields")[0].split())
+        sys.exit(f"train: {unknown_key(arguments) or told}")
+    return rest
+
+
+def unknown_key(arguments: list[str]) -> str:
+    """What to say of the first ``--config.key=...`` that names no key; empty if all do."""
+    from configs import base
+
+    keys = flatten(base.get_config().to_dict())
+    for argument in arguments:
+        dashes, dot, key = argument.partition("=")[0].partition("config.")
+        if dashes.startswith("-") and dot and key not in keys:
+            meant = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+            hint = f", did you mean {meant[0]!r}?" if meant else ":"
+            return f"unknown config key {key!r}{hint} configs/base.py declares them all"
+    return ""
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # where configs find configs.base
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main, flags_parser=parse)

@@ -1,0 +1,6 @@
+"""Training: what joins losses, data, models and evaluation."""
+
+from metric_jax.training.errors import USER_ERRORS as USER_ERRORS
+from metric_jax.training.errors import NonFiniteError as NonFiniteError
+from metric_jax.training.errors import RunError as RunError
+from metric_jax.training.loop import train_and_evaluate as train_and_evaluate

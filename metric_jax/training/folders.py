@@ -1,0 +1,92 @@
+"""The folder of a run: whose it is, and what of it must not be lost."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from metric_jax.training.errors import RunError
+
+CONFIG, RESULTS, METRICS, CHECKPOINTS = "config.json", "results.json", "metrics.jsonl", "checkpoints"
+# Where the data lies is not what the run is: a rerun may find it elsewhere.
+MAY_DIFFER = {"data.data_dir"}
+
+
+def check(folder: pathlib.Path, config: Mapping[str, Any]) -> dict[str, float] | None:
+    """Looks whether a folder is free for a run, or holds this very one. Writes nothing.
+
+    Args:
+        folder: The run's folder; it need not exist.
+        config: The run's config, nested.
+
+    Returns:
+        The results, if the run is finished, else None.
+
+    Raises:
+        RunError: The folder holds a run of another config, or one without.
+    """
+    remedy = "choose another --workdir"
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is not a folder: {remedy}")
+    if not (folder / CONFIG).exists():
+        for name in (RESULTS, METRICS, CHECKPOINTS):
+            if (folder / name).exists():
+                raise RunError(f"{folder} holds {name} of a run without {CONFIG}: {remedy}")
+        return None
+    before, now = flatten(_read(folder / CONFIG)), flatten(json.loads(json.dumps(config)))
+    differing = sorted(
+        key for key in (before.keys() | now.keys()) - MAY_DIFFER if before.get(key) != now.get(key)
+    )
+    if differing:
+        changes = ", ".join(f"{key} ({before.get(key)!r} there, {now.get(key)!r} here)" for key in differing)
+        raise RunError(f"{folder} holds a run with another config, which differs in {changes}: {remedy}")
+    return _read(folder / RESULTS) if (folder / RESULTS).exists() else None
+
+
+def claim(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Makes the folder, if need be, and writes the config that it belongs to from now on."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / CONFIG).exists():
+            write_json(folder / CONFIG, config)
+    except OSError as error:
+        raise RunError(f"cannot write to {folder}: {error}") from error
+
+
+def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+    """Writes a file that is either there as a whole or not at all."""
+    replace(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def replace(path: pathlib.Path, text: str) -> None:
+    """Puts a text in the place of a file at one stroke."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots.
+
+    Example:
+        >>> flatten({"steps": 3, "loss": {"margin": 0.2}})
+        {'steps': 3, 'loss.margin': 0.2}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise RunError(f"{path} is not JSON ({error}): mend it, or choose another --workdir") from error

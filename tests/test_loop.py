@@ -1,0 +1,269 @@
+"""Runs from beginning to end: what they leave, that they resume exactly, and how they refuse."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from small_run import config, everything, lines
+
+import metric_jax as mj
+from metric_jax.training import NonFiniteError, RunError, devices, folders, loop, reporter
+from metric_jax.training.checkpoint import Checkpoints
+
+METRICS = {"map_at_r", "precision@1", "r_precision", "mrr", "recall@1", "recall@2", "recall@4", "recall@8"}
+TIMES = {"seconds", "images_per_s"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_compilation_for_all_runs(tmp_path_factory):
+    """Nearly all runs here are one program: what XLA compiled for the first serves the others."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for name, value in options.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def saved():
+    """The arrays of every state that was saved, by folder and step."""
+    states = {}
+    save = Checkpoints.save
+
+    def spied(self, state, stream, *, step, notes):
+        states[self._folder.parent, step] = jax.tree.map(
+            np.asarray, state._replace(key=jax.random.key_data(state.key))
+        )
+        save(self, state, stream, step=step, notes=notes)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Checkpoints, "save", spied)
+        yield states
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, saved):
+    """(workdir, results) of a run that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("finished") / "new" / "run"
+    return workdir, mj.training.train_and_evaluate(config(), str(workdir))
+
+
+def without_times(results):
+    return {key: value for key, value in results.items() if key not in TIMES}
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    workdir, results = finished
+    assert {path.name.partition(".")[0] for path in workdir.iterdir()} == {
+        "config",
+        "metrics",
+        "results",
+        "checkpoints",
+        "events",
+    }
+    assert json.loads((workdir / "results.json").read_text()) == results
+    assert json.loads((workdir / "config.json").read_text()) == config().to_dict()
+    assert sorted(int(path.name) for path in (workdir / "checkpoints").iterdir()) == [8, 12]
+    assert set(results) == (
+        METRICS | {f"baseline_{key}" for key in METRICS} | TIMES | {"steps", "queries", "left_out"}
+    )
+    assert results["steps"] == 12
+    assert results["images_per_s"] > 0
+
+
+def test_the_log_has_a_line_for_every_logged_step(finished):
+    found = lines(finished[0])
+    assert [line["step"] for line in found] == [2, 4, 6, 8, 10, 12]
+    assert [line["step"] for line in found if "map_at_r" in line] == [6, 12]
+    for line in found:
+        assert {"loss", "gradient_norm", "learning_rate", "active_fraction", "spread", "collapsed"} <= set(
+            line
+        )
+    assert found[-1]["map_at_r"] == finished[1]["map_at_r"]
+    assert found[0]["learning_rate"] == pytest.approx(1e-3 * (1 + np.cos(np.pi / 12)) / 2, rel=1e-5)
+
+
+def test_the_baseline_is_that_of_raw_pixels_on_the_same_images(finished):
+    _, test = mj.data.load("digits", split="image", test_fraction=0.2)
+    pixels = test.images.reshape(len(test), -1).astype(np.float64)
+    distances = np.linalg.norm(pixels[:, None] - pixels[None], axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    nearest = test.labels[distances.argmin(axis=1)]
+    assert finished[1]["baseline_precision@1"] == pytest.approx(np.mean(nearest == test.labels), abs=0.005)
+    assert finished[1]["queries"] == len(test)
+
+
+def test_it_learns(tmp_path):
+    results = mj.training.train_and_evaluate(
+        config(
+            steps=100,
+            log_every=50,
+            eval_every=100,
+            batch__classes=10,
+            model__width=16,
+            loss__name="batch_semi_hard_triplet_loss",
+            optimizer__learning_rate=3e-3,
+        ),
+        str(tmp_path),
+    )
+    assert results["map_at_r"] > 0.7 > results["baseline_map_at_r"]
+
+
+def test_a_finished_run_only_tells_its_results(finished, monkeypatch, capsys):
+    monkeypatch.setattr(loop.datasets, "load", None)  # would fail if it were called
+    before = everything(finished[0])
+    assert mj.training.train_and_evaluate(config(), str(finished[0])) == finished[1]
+    assert everything(finished[0]) == before
+    assert "this run is finished" in capsys.readouterr().err
+
+
+class PowerCutError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", [1, 5, 8, 12])
+def test_T2_a_run_that_is_cut_off_resumes_to_the_same_end(finished, saved, step, tmp_path, monkeypatch):
+    report = reporter.Reporter.__call__
+
+    def cut_off(self, pending, evaluate=None):
+        report(self, pending, evaluate)
+        if pending.step == step:
+            raise PowerCutError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reporter.Reporter, "__call__", cut_off)
+        with pytest.raises(PowerCutError):
+            mj.training.train_and_evaluate(config(), str(tmp_path))
+    assert not (tmp_path / "results.json").exists()
+    results = mj.training.train_and_evaluate(config(), str(tmp_path))
+    assert without_times(results) == without_times(finished[1])
+    assert (tmp_path / "metrics.jsonl").read_bytes() == (finished[0] / "metrics.jsonl").read_bytes()
+    jax.tree.map(np.testing.assert_array_equal, saved[tmp_path, 12], saved[finished[0], 12])
+
+
+def test_T2_killed_between_the_last_checkpoint_and_the_results(finished, tmp_path, monkeypatch):
+    write = folders.write_json
+
+    def cut_off(path, content):
+        if path.name == "results.json":
+            raise PowerCutError
+        write(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(folders, "write_json", cut_off)
+        with pytest.raises(PowerCutError):
+            mj.training.train_and_evaluate(config(), str(tmp_path))
+    results = mj.training.train_and_evaluate(config(), str(tmp_path))
+    assert without_times(results) == without_times(finished[1])
+    assert results["images_per_s"] > 0
+
+
+def test_metrics_are_read_once_the_next_step_is_on_its_way(tmp_path, monkeypatch):
+    events = []
+    make, report = loop.make_train_step, reporter.Reporter.__call__
+
+    def spied(*arguments, **options):
+        step = make(*arguments, **options)
+
+        def dispatch(state, *batch):
+            events.append("dispatch")
+            return step(state, *batch)
+
+        return dispatch
+
+    def read(self, pending, evaluate=None):
+        events.append(f"read {pending.step}")
+        report(self, pending, evaluate)
+
+    monkeypatch.setattr(loop, "make_train_step", spied)
+    monkeypatch.setattr(reporter.Reporter, "__call__", read)
+    mj.training.train_and_evaluate(config(steps=4, checkpoint_every=3, eval_every=9), str(tmp_path))
+    assert events == "dispatch,dispatch,read 1,dispatch,read 2,read 3,dispatch,read 4".split(",")
+
+
+def test_eight_devices_are_one(finished, tmp_path, monkeypatch):
+    one = devices.mesh(1)
+    assert devices.mesh(16).size == 8
+    monkeypatch.setattr(devices, "mesh", lambda batch_size: one)
+    mj.training.train_and_evaluate(config(), str(tmp_path))
+    alone, together = lines(tmp_path), lines(finished[0])
+    for a, b in zip(alone, together, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+        assert a["spread"] == pytest.approx(b["spread"], rel=1e-3)
+
+
+def test_N13_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
+    diverging = config(optimizer__name="sgd", optimizer__learning_rate=1e30, model__normalise=False)
+    with pytest.raises(
+        NonFiniteError, match=r"stopped at step \d+: the loss is (nan|inf).*learning_rate"
+    ) as stop:
+        mj.training.train_and_evaluate(diverging, str(tmp_path))
+    bad = int(re.search(r"step (\d+)", str(stop.value))[1])
+    assert all(line["step"] < bad for line in lines(tmp_path))
+    assert all(int(path.name) < bad for path in (tmp_path / "checkpoints").iterdir())
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_a_folder_with_another_run_is_left_alone(finished):
+    before = everything(finished[0])
+    with pytest.raises(RunError, match=r"loss\.margin \(0\.2 there, 0\.5 here\).*--workdir"):
+        mj.training.train_and_evaluate(config(loss__margin=0.5), str(finished[0]))
+    assert everything(finished[0]) == before
+
+
+WRONG = {
+    "steps": (0, "steps must be at least 1, got 0"),
+    "seed": (-1, "seed must not be negative"),
+    "eval_every": (0, "eval_every must be at least 1"),
+    "data__source": ("digit", "data.source 'digit', did you mean 'digits'"),
+    "data__split": ("classes", "data.split 'classes', did you mean 'class'"),
+    "data__test_fraction": (1.5, "data.test_fraction must lie between 0 and 1, got 1.5"),
+    "batch__classes": (11, "batch.classes=11, but the training set has 10 classes"),
+    "batch__samples": (500, "batch.samples=500, but class"),
+    "model__name": ("convnets", "model.name 'convnets', did you mean 'convnet'"),
+    "model__norm": ("layer", "model.norm must be"),
+    "loss__name": ("batch_hard", "loss.name 'batch_hard', did you mean 'batch_hard_triplet_loss'"),
+    "loss__distance": ("euclid", "loss.distance 'euclid', did you mean 'euclidean'"),
+    "loss__penalty": ("softmax", "loss.penalty 'softmax', did you mean 'softplus'"),
+    "loss__reduction": ("avg", "reduction must be one of mean"),
+    "optimizer__name": ("adamm", "optimizer.name 'adamm', did you mean 'adam'"),
+    "optimizer__schedule": ("cos", "optimizer.schedule 'cos', did you mean 'cosine'"),
+    "optimizer__learning_rate": (0.0, "learning_rate must be positive"),
+    "optimizer__warmup": (12, "optimizer.warmup=12 must be at least 0 and less than steps=12"),
+    "optimizer__weight_decay": (0.1, "adam has no weight decay"),
+}
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_a_wrong_value_is_one_line_and_leaves_nothing(key, tmp_path):
+    value, message = WRONG[key]
+    with pytest.raises(mj.training.USER_ERRORS) as error:
+        mj.training.train_and_evaluate(config(**{key: value}), str(tmp_path / "run"))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_data_set_that_is_not_prepared_says_what_to_run(tmp_path):
+    missing = config(data__source="tfds", data__name="omniglot", data__data_dir=str(tmp_path))
+    with pytest.raises(mj.data.DataError, match=r"'omniglot' is not prepared in .*tfds build omniglot"):
+        mj.training.train_and_evaluate(missing, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("keep me")
+    for workdir in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(RunError, match=re.escape(str(workdir))):
+            mj.training.train_and_evaluate(config(), str(workdir))
+    assert (tmp_path / "file").read_text() == "keep me"

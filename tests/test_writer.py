@@ -1,0 +1,69 @@
+import json
+import struct
+
+import pytest
+from tensorboardX.proto.event_pb2 import Event
+
+from metric_jax.training.writer import MetricsWriter
+
+
+def write(folder, steps, after=0):
+    with MetricsWriter(folder, after=after) as writer:
+        for step in steps:
+            writer.write(step, {"loss": step / 2, "collapsed": False}, speed={"steps_per_s": 9.0})
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def events(folder):
+    """(step, tag) -> value of all scalars in the event files: each record is length, checksum, bytes, checksum."""
+    found = {}
+    for path in sorted(folder.glob("events*")):
+        raw = path.read_bytes()
+        while raw:
+            (length,) = struct.unpack("<Q", raw[:8])
+            event = Event.FromString(raw[12 : 12 + length])
+            found |= {(event.step, value.tag): value.simple_value for value in event.summary.value}
+            raw = raw[16 + length :]
+    return found
+
+
+def test_a_line_and_an_event_for_every_step(tmp_path):
+    write(tmp_path, [10, 20])
+    assert lines(tmp_path) == [
+        {"step": 10, "loss": 5.0, "collapsed": False},
+        {"step": 20, "loss": 10.0, "collapsed": False},
+    ]
+    found = events(tmp_path)
+    assert found[20, "loss"] == 10.0
+    assert found[10, "steps_per_s"] == 9.0
+
+
+def test_a_line_is_on_disk_as_soon_as_it_is_written(tmp_path):
+    with MetricsWriter(tmp_path, after=0) as writer:
+        writer.write(1, {"loss": 1.0})
+        assert lines(tmp_path) == [{"step": 1, "loss": 1.0}]
+
+
+def test_going_on_drops_what_will_be_written_again(tmp_path):
+    write(tmp_path, [1, 2, 3])
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    write(tmp_path, [3], after=2)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("unfinished", ['{"step": 3, "lo', "\x00\x00\x00", "3", '{"loss": 1.0}'])
+def test_a_line_that_was_never_finished_is_dropped(tmp_path, unfinished):
+    write(tmp_path, [1, 2])
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(unfinished)
+    write(tmp_path, [], after=2)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_log_is_strict_json(tmp_path):
+    with MetricsWriter(tmp_path, after=0) as writer, pytest.raises(ValueError, match="JSON"):
+        writer.write(1, {"loss": float("nan")})
