@@ -6,8 +6,8 @@ Trains on the 964 characters of the background alphabets, at 28×28, each turned
 classes (Vinyals et al. 2016, https://arxiv.org/abs/1606.04080), and tests on the 659 characters of the evaluation
 alphabets, which training never saw.
 
-The loss is semi-hard. From a network that knows nothing, the hardest of 248 negatives teach it to map everything to one
-point: with --config.loss.name=batch_hard_triplet_loss the log says `collapsed` after 100 steps, and it stays so.
+The loss is semi-hard. Batch-hard (--config.loss.name=batch_hard_triplet_loss) learns more slowly here: of 248 negatives
+the hardest says little to a network that knows nothing. After 200 steps its MAP@R is 0.21, that of semi-hard 0.27.
 """
 
 from ml_collections import ConfigDict

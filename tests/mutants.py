@@ -1,6 +1,6 @@
 """Breaks the library on purpose, one plausible mistake at a time, and demands that a test goes red.
 
-    python tests/mutants.py           # all of them, some five minutes
+    python tests/mutants.py           # all of them, some four minutes
     python tests/mutants.py N1 P5     # those of two properties
 
 A test that cannot fail proves nothing: each numerical fault N1 to N14 and each property P1 to P8 has its mutants. They

@@ -48,6 +48,7 @@ def test_T2_kill_9_and_the_same_command_end_where_it_would_have_ended(tmp_path):
     resumed = run(tmp_path / "b", *flags)
     assert resumed.returncode == 0, resumed.stderr
     assert "going on from step" in resumed.stderr
+    assert all(re.match(r"step \d+|\d+ images", line) for line in resumed.stderr.splitlines()), resumed.stderr
     assert log.read_bytes() == (tmp_path / "a" / "metrics.jsonl").read_bytes()
     results = [json.loads((tmp_path / name / "results.json").read_text()) for name in "ab"]
     for found in results:

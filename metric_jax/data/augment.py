@@ -75,6 +75,5 @@ def _resample(image: Array, matrix: Array, shift: Array) -> Array:
     source = jnp.einsum("ij,jhw->ihw", matrix, offsets, precision="highest") + (center + shift)[:, None, None]
     sample = functools.partial(jax.scipy.ndimage.map_coordinates, order=1, mode="nearest")
     wide = image.astype(jnp.promote_types(image.dtype, jnp.float32))
-    return jax.vmap(lambda channel: sample(channel, list(source)), in_axes=2, out_axes=2)(wide).astype(
-        image.dtype
-    )
+    moved = jax.vmap(lambda channel: sample(channel, list(source)), in_axes=2, out_axes=2)(wide)
+    return moved.astype(image.dtype)

@@ -24,6 +24,13 @@ def decode(encoded: bytes, size: int = 0) -> np.ndarray:
     Raises:
         ValueError: Neither PNG nor JPEG.
         Exception: Pillow's own, of a file that is broken, or so large that opening it would be an attack.
+
+    Example:
+        >>> from PIL import Image
+        >>> file = io.BytesIO()
+        >>> Image.new("1", (3, 2), 1).save(file, "PNG")
+        >>> decode(file.getvalue())[..., 0].tolist()
+        [[255, 255, 255], [255, 255, 255]]
     """
     from PIL import Image, UnidentifiedImageError
 

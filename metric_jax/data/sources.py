@@ -219,7 +219,7 @@ def _as_labels(labels: Iterable[int], of: str) -> np.ndarray:
     wide = np.asarray(labels, np.int64)
     if wide.min() < 0:
         raise DataError(
-            f"class {wide.min()} in {of}: negative numbers mark images without a class, leave them out"
+            f"class {wide.min()} in {of}: negative numbers mark images without one: choose another split or label"
         )
     if wide.max() > LARGEST_LABEL:
         raise DataError(f"class {wide.max()} in {of} does not fit int32: number the classes from 0")

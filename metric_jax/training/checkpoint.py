@@ -5,7 +5,7 @@ middle leaves nothing that looks like a checkpoint.
 """
 
 import pathlib
-from typing import Any, Self
+from typing import Self
 
 import grain
 import orbax.checkpoint.experimental.v1 as ocp
@@ -43,13 +43,13 @@ class Checkpoints:
         return None if newest is None else newest.step
 
     def save(
-        self, state: TrainState, stream: grain.DatasetIterator, *, step: int, notes: dict[str, Any]
+        self, state: TrainState, stream: grain.DatasetIterator, *, step: int, notes: dict[str, float]
     ) -> None:
         """Saves and waits until all of it is on disk: the step that comes next will overwrite the state's buffers."""
-        parts = {"state": state, "stream": stream}
-        self._checkpointer.save_checkpointables(step, parts, force=True, custom_metadata=notes)
+        parts = {"state": state, "stream": stream, "notes": notes}
+        self._checkpointer.save_checkpointables(step, parts, force=True)
 
-    def restore(self, state: TrainState, stream: grain.DatasetIterator) -> tuple[TrainState, dict[str, Any]]:
+    def restore(self, state: TrainState, stream: grain.DatasetIterator) -> tuple[TrainState, dict[str, float]]:
         """The newest checkpoint.
 
         Args:
@@ -59,8 +59,10 @@ class Checkpoints:
         Returns:
             (state, the notes it was saved with).
         """
-        parts = self._checkpointer.load_checkpointables(None, {"state": like(state), "stream": stream})
-        return parts["state"], self._checkpointer.checkpointables_metadata().custom_metadata
+        parts = self._checkpointer.load_checkpointables(
+            None, {"state": like(state), "stream": stream, "notes": None}
+        )
+        return parts["state"], parts["notes"]
 
     def describe_latest(self) -> str:
         """Where the newest one is, for a message."""

@@ -5,7 +5,7 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Self
 
 from tqdm import tqdm
 
@@ -44,7 +44,7 @@ class Clock:
         """What a later session goes on from."""
         return {"seconds": self.seconds, "steps_per_second": self.steps_per_second}
 
-    def resume(self, notes: Mapping[str, Any]) -> None:
+    def resume(self, notes: Mapping[str, float]) -> None:
         """Goes on from an earlier session's notes."""
         self._start -= notes["seconds"]
         self._speed_before = notes["steps_per_second"]
