@@ -49,7 +49,9 @@ class Checkpoints:
         parts = {"state": state, "stream": stream, "notes": notes}
         self._checkpointer.save_checkpointables(step, parts, force=True)
 
-    def restore(self, state: TrainState, stream: grain.DatasetIterator) -> tuple[TrainState, dict[str, float]]:
+    def restore(
+        self, state: TrainState, stream: grain.DatasetIterator
+    ) -> tuple[TrainState, dict[str, float]]:
         """The newest checkpoint.
 
         Args:
