@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     config.data.test_split = "test"  # the one to test on, with split="own"
     config.data.image_key = "image"  # the TFDS feature that holds the image
     config.data.label_key = "label"  # the one that holds the class
-    config.data.size = 0  # side length to reduce TFDS images to; 0 keeps their own
+    config.data.size = 0  # side to resize TFDS images to, as squares; 0 keeps their own
     config.data.rotations = False  # training images turned by 90, 180, 270 degrees are further classes
 
     config.batch = ConfigDict()
@@ -39,7 +39,7 @@ def get_config() -> ConfigDict:
     config.augment = ConfigDict()  # largest random change of a training image; all 0: none
     config.augment.rotate = 0.0  # degrees
     config.augment.scale = 0.0  # 0.1: from 1/1.1 to 1.1
-    config.augment.shear = 0.0  # pixels a row moves for every pixel from the centre
+    config.augment.shear = 0.0  # pixels a row moves sideways for every row from the centre
     config.augment.translate = 0.0  # fraction of the side
 
     config.model = ConfigDict()

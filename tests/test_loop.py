@@ -230,6 +230,7 @@ WRONG = {
     "data__test_fraction": (1.5, "data.test_fraction must lie between 0 and 1, got 1.5"),
     "batch__classes": (11, "batch.classes=11, but the training set has 10 classes"),
     "batch__samples": (500, "batch.samples=500, but class"),
+    "augment__rotate": (-5.0, "augment.rotate must be at least 0 and finite, got -5.0"),
     "model__name": ("convnets", "model.name 'convnets', did you mean 'convnet'"),
     "model__norm": ("layer", "model.norm must be"),
     "loss__name": ("batch_hard", "loss.name 'batch_hard', did you mean 'batch_hard_triplet_loss'"),

@@ -17,11 +17,13 @@ from flax import nnx
 from jaxtyping import Array
 
 from metric_jax import distances, losses, models
+from metric_jax.data import augment
 from metric_jax.data.errors import unknown
 from metric_jax.distances import Distance
 from metric_jax.training.errors import RunError
 
 Loss = Callable[[Array, Array], Array]
+Augment = Callable[[Array, Array], Array]
 
 PENALTIES = {"relu": jax.nn.relu, "softplus": jax.nn.softplus}
 DISTANCES = {
@@ -82,6 +84,19 @@ def loss(
         raise RunError(f"{name} refuses its options: {error}") from error
     if tried.shape:
         raise RunError(f"loss.reduction={reduction!r} leaves no scalar to minimise: choose 'mean'")
+    return bound
+
+
+def augmentation(**amounts: float) -> Augment | None:
+    """`augment.affine` with these amounts, checked; None if all are 0.
+
+    Raises:
+        DataError: An amount out of range.
+    """
+    if not any(amounts.values()):
+        return None
+    bound = functools.partial(augment.affine, **amounts)
+    jax.eval_shape(bound, jax.ShapeDtypeStruct((1, 2, 2, 1), jnp.float32), jax.random.key(0))
     return bound
 
 

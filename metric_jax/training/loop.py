@@ -22,7 +22,7 @@ import optax
 from jaxtyping import Array
 
 from metric_jax import data, diagnostics
-from metric_jax.data import augment, datasets
+from metric_jax.data import datasets
 from metric_jax.distances import Distance
 from metric_jax.training import choices, devices, folders
 from metric_jax.training import state as states
@@ -31,7 +31,7 @@ from metric_jax.training.errors import RunError
 from metric_jax.training.evaluate import Evaluator, beside
 from metric_jax.training.progress import Clock, Progress
 from metric_jax.training.reporter import Pending, Reporter
-from metric_jax.training.step import Augment, make_train_step
+from metric_jax.training.step import make_train_step
 from metric_jax.training.writer import MetricsWriter
 
 
@@ -129,7 +129,7 @@ class _Plan(NamedTuple):
     distance: Distance
     learning_rate: optax.Schedule
     optimizer: optax.GradientTransformation
-    augment: Augment | None
+    augment: choices.Augment | None
     diagnose: Callable[[Array, Array], dict[str, Array]]
 
 
@@ -156,6 +156,6 @@ def _plan(config: ml_collections.ConfigDict) -> _Plan:
         optimizer=choices.optimizer(
             config.optimizer.name, learning_rate, weight_decay=config.optimizer.weight_decay
         ),
-        augment=functools.partial(augment.affine, **config.augment) if any(config.augment.values()) else None,
+        augment=choices.augmentation(**config.augment),
         diagnose=functools.partial(diagnostics.summary, margin=config.loss.margin, distance=distance),
     )

@@ -15,10 +15,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, UInt8
 
 from metric_jax.training import devices
-from metric_jax.training.choices import Loss
+from metric_jax.training.choices import Augment, Loss
 from metric_jax.training.state import TrainState, assemble, rest_of
-
-Augment = Callable[[Array, Array], Array]
 
 
 class Output(NamedTuple):
