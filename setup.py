@@ -52,7 +52,6 @@ setuptools.setup(
     name="metric_jax",
     version="0.1.0",
     description="Deep metric learning in JAX: pure losses with online mining, Flax training, honest evaluation.",
-    long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",

@@ -13,6 +13,7 @@ from configs import base
 def get_config() -> ConfigDict:
     """Batches of 10 digits × 16 images."""
     config = base.get_config()
+    config.steps = 500
     config.data.source = "tfds"
     config.data.name = "mnist"
     config.data.split = "own"

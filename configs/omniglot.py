@@ -18,7 +18,6 @@ from configs import base
 def get_config() -> ConfigDict:
     """Batches of 32 characters × 8 drawings."""
     config = base.get_config()
-    config.steps = 3000
     config.data.source = "tfds"
     config.data.name = "omniglot"
     config.data.split = "own"

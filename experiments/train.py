@@ -39,8 +39,9 @@ def parse(arguments: list[str]) -> list[str]:
     try:
         rest = app.parse_flags_with_usage(arguments)
         CONFIG.value.lock()  # a file that could not be loaded raises when it is first used
-    except (AttributeError, OSError) as error:
-        told = " ".join(str(error).partition(" Other fields")[0].split())
+    except (AttributeError, KeyError, OSError) as error:
+        text = str(error.args[0] if isinstance(error, KeyError) else error)
+        told = " ".join(text.partition(" Other fields")[0].split())
         sys.exit(f"train: {unknown_key(arguments) or told}")
     return rest
 

@@ -8,6 +8,8 @@ the batch, references other than the batch, masks, matching rules, negatives fro
 
 import dataclasses
 import functools
+import inspect
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,19 +56,23 @@ class Batch:
 
         rows = distance.prepare(compared.anchors, middle)
         anchors = (rows, compared.labels, compared.where, compared.position)
-        tile = tile_size(len(rows), len(references), self.tile)
+        held = 1 if distance.has_product else references.shape[1]
+        tile = tile_size(len(rows), len(references), self.tile, held)
         if tile >= len(rows):
             return jax.vmap(one_anchor)(anchors)
         return lax.map(jax.checkpoint(one_anchor, prevent_cse=False), anchors, batch_size=tile)
 
 
-def tile_size(batch: int, references: int, tile: int | str) -> int:
-    """How many anchors to compare at a time; ``"auto"`` makes equal tiles of about ``TILE_ENTRIES`` distances."""
+def tile_size(batch: int, references: int, tile: int | str, held: int = 1) -> int:
+    """How many anchors to compare at a time; ``"auto"`` makes equal tiles of about ``TILE_ENTRIES`` numbers.
+
+    ``held`` is how many numbers a distance takes up while it is computed: 1 in a matrix product.
+    """
     if tile != "auto":
-        if not isinstance(tile, int) or isinstance(tile, bool) or tile < 1:
+        if isinstance(tile, bool | str) or not hasattr(tile, "__index__") or operator.index(tile) < 1:
             raise ValueError(f'tile must be "auto" or a positive integer, got {tile!r}')
-        return tile
-    largest = max(TILE_ROWS, TILE_ENTRIES // references)
+        return operator.index(tile)
+    largest = max(1, TILE_ROWS // held, TILE_ENTRIES // (references * held))
     tiles = -(-batch // largest)
     return -(-batch // tiles)
 
@@ -95,6 +101,7 @@ def per_anchor(
         The batch loss, jitted.
 
     Raises:
+        TypeError: The formula does not take three arrays and then keyword-only arguments, or returns no `terms`.
         ValueError: Both a distance and a similarity are given.
 
     Example:
@@ -113,12 +120,34 @@ def per_anchor(
     if fn is None:
         return functools.partial(per_anchor, distance=distance, similarity=similarity, static=static)
 
+    _check_formula(fn)
+
+    def one_anchor(*row: Array, **own: Any) -> Terms:
+        found = fn(*row, **own)
+        if not isinstance(found, Terms):
+            raise TypeError(
+                f"{fn.__name__} must return mj.terms(values, where=...), got {type(found).__name__}"
+            )
+        return found
+
     def body(batch: Batch, **own: Any) -> Terms:
-        return batch.over_anchors(functools.partial(fn, **own))
+        return batch.over_anchors(functools.partial(one_anchor, **own))
 
     if similarity is not None:
         return _batch_function(body, fn, "similarity", similarity, static, reduces=True)
     return _batch_function(body, fn, "distance", distance or euclidean, static, reduces=True)
+
+
+def _check_formula(fn: Callable[..., Any]) -> None:
+    """Raises a TypeError unless fn takes three positional arguments, and whatever else by keyword only."""
+    kinds = [parameter.kind for parameter in inspect.signature(fn).parameters.values()]
+    positional = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    if sum(kind in positional for kind in kinds) != 3 or kinds[3:] != [inspect.Parameter.KEYWORD_ONLY] * len(
+        kinds[3:]
+    ):
+        raise TypeError(
+            f"{fn.__name__} must take (distances, positives, negatives, *, ...): own arguments stand behind the *"
+        )
 
 
 def batch_loss(

@@ -39,6 +39,7 @@ class Distance:
         prepare: ``(rows [..., dim], center [dim]) -> [..., dim]``: what is done to every row once, before products.
         ranks_like: A cheaper distance that puts any rows in the same order; miners use it.
         is_similarity: Whether larger means closer.
+        has_product: Whether ``against`` is a matrix product; if not, it holds ``[references, dim]`` differences.
         precision: The precision of the matrix product; ``dataclasses.replace(euclidean, precision="default")``
             gives up exactness for speed on an accelerator.
 
@@ -64,6 +65,7 @@ class Distance:
     prepare: Callable[[Array, Array], Array]
     ranks_like: "Distance | None" = None
     is_similarity: bool = False
+    has_product: bool = True
     precision: lax.PrecisionLike = HIGHEST
 
     def __call__(
@@ -234,6 +236,7 @@ manhattan = Distance(
     between=lambda x, y: jnp.sum(_abs(x - y), axis=-1),
     against=lambda x, ys, precision: jnp.sum(_abs(x[None] - ys), axis=-1),
     prepare=_subtract,
+    has_product=False,
 )
 
 cosine = Distance(

@@ -14,7 +14,7 @@ import jax
 
 from metric_jax import types
 from metric_jax.distances import Distance, check_measure
-from metric_jax.pairs import as_labels
+from metric_jax.pairs import as_array, as_labels
 from metric_jax.reductions import Reduction, check_reduction
 
 _ARGS = """\
@@ -78,8 +78,11 @@ def publish(
         bound.apply_defaults()
         given = bound.arguments
         _check_options(given, measure)
+        for name in ("embeddings", "references", "where", "reference_where"):
+            if name == "embeddings" or given[name] is not None:
+                given[name] = as_array(given[name], name)
         for name in ("labels", "reference_labels"):
-            if given[name] is not None:
+            if name == "labels" or given[name] is not None:
                 given[name] = as_labels(given[name], name)
         return traced(**given)
 
@@ -135,5 +138,7 @@ def _check_options(given: dict[str, Any], measure: str) -> None:
     check_measure(given[measure], measure)
     if match is not None and not callable(match):
         raise TypeError(f"match must be a function of two labels, got {match!r}")
+    if not callable(given.get("penalty", callable)):
+        raise TypeError(f"penalty must be a function such as jax.nn.softplus, got {given['penalty']!r}")
     if "reduction" in given:
         check_reduction(given["reduction"])

@@ -77,11 +77,20 @@ def compare(
             "reference_where",
         )
         check_same_dim(anchors, rows, "embeddings", "references")
+        if match is None and _is_signed(labels) != _is_signed(reference_labels):
+            raise TypeError(
+                f"labels are {labels.dtype} and reference_labels {reference_labels.dtype}: make them one type, or a "
+                "negative class and a large one may become equal"
+            )
         compared = (rows, reference_labels, reference_where)
         position = jnp.full_like(position, NOT_THERE)
     if axis_name is not None:
         compared = jax.tree.map(lambda x: lax.all_gather(x, axis_name, tiled=True), compared)
     return Comparison(anchors, labels, where, position, *compared)
+
+
+def _is_signed(labels: Array) -> bool:
+    return jnp.issubdtype(labels.dtype, jnp.signedinteger)
 
 
 def of_anchor(
@@ -100,11 +109,24 @@ def of_anchor(
     return same & candidates, ~same & candidates
 
 
+def as_array(x: Any, name: str) -> Array:
+    """An array, or what can be made one, before jit takes a list for a pytree of scalars."""
+    try:
+        return jnp.asarray(x)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be an array, got {type(x).__name__}") from None
+
+
 def as_labels(labels: Any, name: str) -> Array:
     """Labels as an array, before jit silently cuts 64-bit integers down to 32 bits and merges classes."""
     if isinstance(labels, jax.Array):
         return labels
     host = np.asarray(labels)
+    if host.dtype.kind not in "biufV":
+        raise TypeError(
+            f"{name} must be an array of integers, got {host.dtype} ({type(labels).__name__}): number the classes with "
+            f"np.unique({name}, return_inverse=True)[1]"
+        )
     if host.dtype.kind in "iu" and host.size:
         kept = jnp.iinfo(jax.dtypes.canonicalize_dtype(host.dtype))
         if host.min() < kept.min or host.max() > kept.max:

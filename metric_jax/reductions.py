@@ -6,6 +6,7 @@ three sums, and what is divided at the end are sums of these over all anchors of
 
 from typing import Literal, NamedTuple, get_args
 
+import chex
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
@@ -36,13 +37,25 @@ def terms(values: Float[Array, "*terms"], where: Bool[Array, "*terms"]) -> Terms
     Returns:
         Their sum, their number, and the number of those that are not zero (NaN is not zero: it must not vanish).
 
+    Raises:
+        TypeError: A mask that is not boolean.
+        ValueError: Shapes that differ.
+
     Example:
         >>> import jax.numpy as jnp
         >>> import metric_jax as mj
         >>> mj.terms(jnp.array([3.0, 0.0, 7.0]), where=jnp.array([True, True, False])).total
         Array(3., dtype=float32)
     """
-    values = jnp.where(where, values, 0.0)
+    values, where = jnp.asarray(values), jnp.asarray(where)
+    chex.assert_equal_shape(
+        (values, where),
+        custom_message="terms needs one entry of where for each value: a scalar mask is for a scalar term",
+        exception_type=ValueError,
+    )
+    if where.dtype != bool:
+        raise TypeError(f"where must be boolean, got {where.dtype}")
+    values = jnp.where(where, values, 0.0).astype(jnp.promote_types(values.dtype, jnp.float32))
     return Terms(
         total=jnp.sum(values),
         number=jnp.sum(where, dtype=values.dtype),

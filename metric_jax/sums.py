@@ -3,7 +3,8 @@
 An anchor has few positives among many references, and how many is not known when its row is compiled. Looping over
 exactly these, instead of over a batch² square of pairs, is what makes exact batch-all and semi-hard losses cheap. JAX
 does not differentiate a loop of unknown length in reverse, since it would have to store each step; but here it need
-not: the gradient of a sum is the sum of the gradients, which is another such loop.
+not: the gradient of a sum is the sum of the gradients, which is another such loop. That second loop is not
+differentiated again: these sums have a first derivative, in reverse mode, and no more.
 """
 
 import functools
@@ -25,12 +26,18 @@ def sum_where(where: Array, term: Term, constants: Any, *operands: Any) -> Any:
         where: ``[n]`` booleans: the indices to sum over.
         term: Returns a pytree of floats. It must not close over traced arrays: these are constants or operands.
         constants: A pytree of arrays without a gradient (masks, indices).
-        *operands: Pytrees of floats.
+        *operands: Pytrees of numbers; integers are taken as floats.
 
     Returns:
         The sum, a pytree as ``term`` returns it; zeros if nothing is selected.
     """
-    return _sum(term, where, constants, jax.tree.map(jnp.asarray, operands))
+    return _sum(term, where, constants, jax.tree.map(_as_float, operands))
+
+
+def _as_float(x: Any) -> Array:
+    """A margin may be an integer; its cotangent may not."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -163,6 +163,58 @@ def test_automatic_tiles(batch, references, expected):
     assert tile_size(batch, references, 7) == 7
 
 
+def test_automatic_tiles_of_a_distance_that_is_no_product():
+    assert tile_size(4096, 4096, "auto", held=128) == 2
+    assert tile_size(10, 8, "auto", held=16) == 10
+
+
+@pytest.mark.parametrize("tile", [0, -1, 2.0, True, "dense", None])
+def test_a_wrong_tile_is_named(tile):
+    with pytest.raises(ValueError, match='tile must be "auto" or a positive integer'):
+        NCA(np.zeros((2, 2), np.float32), np.array([0, 1]), tile=tile)
+
+
+def test_a_tile_may_be_any_integer():
+    assert tile_size(8, 8, np.int64(3)) == 3
+
+
+def test_a_formula_that_is_none_is_named():
+    with pytest.raises(TypeError, match=r"f must take \(distances, positives, negatives, \*, \.\.\.\)"):
+
+        @mj.per_anchor
+        def f(distances, positives, negatives, scale=1.0):
+            return mj.terms(scale * distances, where=positives)
+
+    @mj.per_anchor
+    def g(distances, positives, negatives):
+        return distances
+
+    with pytest.raises(TypeError, match=r"g must return mj\.terms"):
+        g(np.zeros((2, 2), np.float32), np.array([0, 1]))
+
+
+def test_terms_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match="one entry of where for each value"):
+        mj.terms(jnp.ones(3), where=jnp.array(True))
+    with pytest.raises(TypeError, match="where must be boolean, got int32"):
+        mj.terms(jnp.ones(3), where=jnp.ones(3, jnp.int32))
+
+
+def test_terms_are_counted_in_float32():
+    """bfloat16 counts no farther than 256."""
+    found = mj.terms(jnp.ones(1001, jnp.bfloat16), where=jnp.ones(1001, bool))
+    assert [float(x) for x in found] == [1001.0] * 3
+
+
+def test_memory_of_a_distance_that_is_no_product_is_linear_too():
+    """Value and gradient at 1024 rows hold no 1024 · 1024 · 64 differences: 268 MB in float32."""
+    struct = jax.ShapeDtypeStruct((1024, 64), np.float32), jax.ShapeDtypeStruct((1024,), np.int32)
+    for loss in (mj.batch_contrastive_loss, mj.batch_hard_triplet_loss):
+        step = jax.jit(jax.value_and_grad(lambda e, y, loss=loss: loss(e, y, distance=mj.manhattan)))
+        temporary = step.lower(*struct).compile().memory_analysis().temp_size_in_bytes
+        assert temporary < 30e6, loss
+
+
 def test_memory_is_linear_in_the_batch():
     """Value and gradient at 4096 rows hold no 4096² array: 64 MB each in float32."""
     struct = jax.ShapeDtypeStruct((4096, 8), np.float32), jax.ShapeDtypeStruct((4096,), np.int32)

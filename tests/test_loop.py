@@ -240,6 +240,7 @@ WRONG = {
     "optimizer__name": ("adamm", "optimizer.name 'adamm', did you mean 'adam'"),
     "optimizer__schedule": ("cos", "optimizer.schedule 'cos', did you mean 'cosine'"),
     "optimizer__learning_rate": (0.0, "learning_rate must be positive"),
+    "loss__margin": (float("nan"), "loss.margin must be finite, got nan"),
     "optimizer__warmup": (12, "optimizer.warmup=12 must be at least 0 and less than steps=12"),
     "optimizer__weight_decay": (0.1, "adam has no weight decay"),
 }
@@ -253,6 +254,13 @@ def test_a_wrong_value_is_one_line_and_leaves_nothing(key, tmp_path):
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_without_a_name_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match="the workdir is empty"):
+        mj.training.train_and_evaluate(config(), "")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_data_set_that_is_not_prepared_says_what_to_run(tmp_path):

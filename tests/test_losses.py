@@ -320,3 +320,36 @@ def test_the_common_arguments_are_in_every_signature_and_docstring(function):
     for name in promised:
         assert signature.parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
         assert f"    {name}: " in inspect.getdoc(function.function)
+
+
+@every_loss
+def test_an_integer_margin_is_a_margin(loss):
+    """Whoever writes margin=1 means 1.0, and wants a gradient."""
+    rows = np.random.default_rng(0).normal(size=(len(LABELS), DIM)).astype(np.float32)
+    own = {**loss.own, "margin": 1.0}
+    expected = jax.value_and_grad(lambda e: loss.function(e, LABELS, **own))(rows)
+    found = jax.value_and_grad(lambda e: loss.function(e, LABELS, **{**own, "margin": 1}))(rows)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"embeddings": None}, "embeddings must be an array, got NoneType"),
+        ({"embeddings": "abc"}, "embeddings must be an array, got str"),
+        ({"labels": None}, "labels must be an array of integers, got object"),
+        ({"labels": ["a", "b", "a", "b"]}, "labels must be an array of integers, got <U1"),
+        ({"where": "abcd"}, "where must be an array, got str"),
+        ({"penalty": "relu"}, "penalty must be a function such as jax.nn.softplus, got 'relu'"),
+    ],
+)
+def test_a_wrong_type_is_named(options, message):
+    given = {"embeddings": np.zeros((4, 2), np.float32), "labels": np.array([0, 0, 1, 1]), **options}
+    with pytest.raises(TypeError, match=message):
+        mj.batch_hard_triplet_loss(**given)
+
+
+def test_lists_are_arrays():
+    rows, labels, where = np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1]), np.array([True] * 3 + [False])
+    expected = mj.batch_hard_triplet_loss(rows, labels, where=where)
+    assert mj.batch_hard_triplet_loss(rows.tolist(), labels.tolist(), where=where.tolist()) == expected

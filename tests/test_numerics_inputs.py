@@ -39,6 +39,14 @@ def test_N8_labels_beyond_32_bits_stay_distinct_or_raise(big):
         np.testing.assert_allclose(mj.batch_hard_triplet_loss(batch, labels), expected, rtol=1e-6)
 
 
+def test_N8_labels_of_two_kinds_do_not_mix():
+    """As int32 the unsigned 2³² - 1 is -1."""
+    batch = np.zeros((2, 2), np.float32)
+    signed, unsigned = np.array([-1, 0], np.int32), np.array([2**32 - 1, 0], np.uint32)
+    with pytest.raises(TypeError, match="labels are int32 and reference_labels uint32"):
+        mj.batch_hard_triplet_loss(batch, signed, references=batch, reference_labels=unsigned)
+
+
 @every_loss
 def test_N8_labels_beyond_float32_stay_distinct(loss):
     """2²⁴ and 2²⁴ + 1 are one number in float32."""

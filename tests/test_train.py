@@ -75,6 +75,7 @@ def test_a_run_on_real_omniglot(shared, tmp_path):
             "--config.lerning_rate=1",
             "unknown config key 'lerning_rate', did you mean 'optimizer.learning_rate'?",
         ),
+        ("--config.los.margin=1", "unknown config key 'los.margin', did you mean 'loss.margin'?"),
         ("--noconfig.data.rotation", "unknown config key 'data.rotation', did you mean 'data.rotations'?"),
         ("--config.batch.classes=2.5", "--config.batch.classes=2.5: invalid literal for int"),
         ("--workdr=x", "Unknown command line flag 'workdr'. Did you mean: workdir"),

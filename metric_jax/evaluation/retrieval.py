@@ -11,10 +11,12 @@ nearest relevant item and R for their number:
 
 and the ranks need no sorted gallery: rank_i is i plus the number of irrelevant items that are not farther. At a tie,
 then, irrelevant items come first: a network that maps everything to one point scores what it deserves, under any order
-of the gallery.
+of the gallery. Distances that differ by less than the rounding of a matrix product, 1e-6 of the query's largest
+distance (squared, if Euclidean), are a tie: float32 cannot tell which of them is nearer.
 """
 
 import functools
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +28,9 @@ from jaxtyping import Array
 from metric_jax import types
 from metric_jax.anchors import Batch
 from metric_jax.distances import Distance, check_measure, euclidean
-from metric_jax.pairs import as_labels, compare
+from metric_jax.pairs import as_array, as_labels, compare
+
+ROUNDING_UNITS = 8
 
 
 class _Scores(NamedTuple):
@@ -89,23 +93,28 @@ def retrieval(
     check_measure(distance, "distance")
     if (gallery is None) != (gallery_labels is None):
         raise ValueError("gallery and gallery_labels belong together: pass both or neither")
+    embeddings = as_array(embeddings, "embeddings")
     _check_rows(embeddings, "embeddings")
     items = len(embeddings) - 1
     if gallery is not None:
+        gallery = as_array(gallery, "gallery")
         _check_rows(gallery, "gallery")
         items = len(gallery)
     elif items == 0:
         raise ValueError("one embedding has nothing to be compared with: pass more, or a gallery")
-    labels = as_labels(labels, "labels")
-    item_labels = labels
-    if gallery_labels is not None:
-        item_labels = gallery_labels = as_labels(gallery_labels, "gallery_labels")
+    item_labels = labels = _checked_labels(labels, embeddings, "labels", "embeddings")
+    if gallery is not None and gallery_labels is not None:
+        item_labels = gallery_labels = _checked_labels(gallery_labels, gallery, "gallery_labels", "gallery")
+    try:
+        ks = tuple(operator.index(k) for k in ks)
+    except TypeError:
+        raise TypeError(f"ks must be a sequence of integers, got {ks!r}") from None
     if not ks or min(ks) < 1 or max(ks) > items:
         raise ValueError(
             f"every k must lie between 1 and the {items} items that a query is compared with, got {ks}"
         )
     scores = _scores(
-        embeddings, labels, gallery, gallery_labels, tuple(ks), _largest_class(item_labels), distance, tile
+        embeddings, labels, gallery, gallery_labels, ks, _largest_class(item_labels), distance, tile
     )
     return _averages(jax.tree.map(np.asarray, scores), ks)
 
@@ -133,8 +142,10 @@ def _score_query(
     count = jnp.sum(relevant)
     nearest = -jax.lax.top_k(jnp.where(relevant, -distances, -jnp.inf), most_relevant)[0]
     # Where each irrelevant item falls among the relevant ones: it comes before all that are not closer.
+    resolution = ROUNDING_UNITS * jnp.finfo(distances.dtype).eps * jnp.max(jnp.abs(distances))
     method = "compare_all" if most_relevant <= 16 else "scan"
-    before = jnp.where(irrelevant, jnp.searchsorted(nearest, distances, method=method), most_relevant)
+    found = jnp.searchsorted(nearest + resolution, distances, method=method)
+    before = jnp.where(irrelevant, found, most_relevant)
     irrelevant_before = jnp.cumsum(jnp.zeros(most_relevant + 1, jnp.int32).at[before].add(1)[:-1])
     order = jnp.arange(1, most_relevant + 1)
     ranks = order + irrelevant_before
@@ -175,6 +186,16 @@ def _averages(scores: Any, ks: Sequence[int]) -> dict[str, float]:
 def _largest_class(labels: Array) -> int:
     """How many items the largest class has: a bound on the relevant items of any query."""
     return int(np.unique(np.asarray(labels), return_counts=True)[1].max()) if labels.size else 1
+
+
+def _checked_labels(labels: Array, rows: Array, name: str, rows_name: str) -> Array:
+    """The labels as an array; raises a ValueError unless there is one for each row."""
+    labels = as_labels(labels, name)
+    if labels.shape != (len(rows),):
+        raise ValueError(
+            f"{name} must be [rows], one for each of the {len(rows)} rows of {rows_name}, got {list(labels.shape)}"
+        )
+    return labels
 
 
 def _check_rows(embeddings: Array, name: str) -> None:

@@ -122,7 +122,8 @@ def batch_semi_hard_triplet_loss(
     """Triplet loss of every positive pair with its semi-hard negative.
 
     ``L(a) = Σ_p penalty(d(a, p) - d(a, n*) + margin)`` with ``n*`` the nearest negative strictly farther than p, or the
-    farthest negative where none is farther; its terms are the positive pairs of anchors that have a negative.
+    farthest negative where none is farther; its terms are the positive pairs of anchors that have a negative. It has
+    first derivatives, in reverse mode, and no others.
 
     Args:
         margin: By how much the negative should be farther than the positive, in units of the distance.
@@ -162,7 +163,8 @@ def batch_all_triplet_loss(
     """Triplet loss of all triplets of a batch.
 
     ``L(a) = Σ_p Σ_n penalty(d(a, p) - d(a, n) + margin)``; its terms are the triplets. ``reduction="mean_active"``
-    is the mean over violating triplets that the paper found better. Time is O(batch² * positives of an anchor).
+    is the mean over violating triplets that the paper found better. Time is O(batch² * positives of an anchor). It has
+    first derivatives, in reverse mode, and no others.
 
     Args:
         margin: By how much the negative should be farther than the positive, in units of the distance.

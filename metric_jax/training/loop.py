@@ -11,6 +11,7 @@ again ends where it would have ended.
 
 import contextlib
 import functools
+import math
 import pathlib
 import sys
 from collections.abc import Callable
@@ -55,6 +56,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
             holds another run, a loss that is not finite.
     """
     clock = Clock()
+    if not workdir:
+        raise RunError("the workdir is empty: name a folder for the run, as in --workdir=runs/digits")
     plan = _plan(config)
     folder = pathlib.Path(workdir)
     results = folders.check(folder, config.to_dict())
@@ -135,6 +138,9 @@ class _Plan(NamedTuple):
 
 def _plan(config: ml_collections.ConfigDict) -> _Plan:
     """Looks up and checks all that can be checked before there is any data."""
+    for key, value in folders.flatten(config.to_dict()).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise RunError(f"{key} must be finite, got {value}")
     for key in ("steps", "log_every", "eval_every", "checkpoint_every", "checkpoints_kept", "eval_batch"):
         if config[key] < 1:
             raise RunError(f"{key} must be at least 1, got {config[key]}")
