@@ -2,7 +2,8 @@
 
     python experiments/train.py --config=configs/digits.py --workdir=runs/digits
 
-1,797 images of 8×8, of which a fifth of every class is for testing.
+1,797 images of 8×8, of which a fifth of every class is for testing. Expected, after 15 seconds on two CPU cores: MAP@R
+0.98, where raw pixels have 0.53.
 """
 
 from ml_collections import ConfigDict

@@ -6,7 +6,9 @@ A distance is called in two ways, which differ in how they round:
 *   ``euclidean.pairwise(x, y)`` compares every row with every row *by one matrix product*, through
     ``|x - y|² = |x|² + |y|² - 2 x·y``. It is an order of magnitude faster, but that expansion cancels: far from the
     origin its error exceeds the distance. So the rows are centered first, and the product runs at full precision,
-    where accelerators would otherwise round its inputs to bfloat16 or TF32.
+    where accelerators would otherwise round its inputs to bfloat16 or TF32. What is left is relative to the spread: two
+    points of a set that are nearer to each other than a thousandth of their distance from its center are one, at
+    distance 0. Neighbours within that reach call for the elementwise form, or for ``manhattan``, which has no product.
 
 Every distance computes in float32 at least, whatever the type of its inputs, and its gradient is 0 where two
 points coincide: √ has an infinite slope at 0, and a ``where`` behind it would turn that into NaN.
