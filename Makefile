@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 CONFIG ?= configs/digits.py
-WORKDIR ?= runs/digits
+WORKDIR ?= runs/$(basename $(notdir $(CONFIG)))
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -19,8 +19,8 @@ help:  ## list these targets
 train: $(VENV)/.locked  ## train on scikit-learn's digits; CONFIG=, WORKDIR= and ARGS= choose otherwise
 	$(BIN)/python experiments/train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
 
-test: lint  ## lint, check types, run tests and doctests; ARGS= goes to pytest
-	$(BIN)/python -m pytest --ignore=tests/oracles $(ARGS)
+test: lint  ## lint, check types, run tests and doctests on all cores; ARGS= goes to pytest
+	$(BIN)/python -m pytest --ignore=tests/oracles --numprocesses=auto --dist=loadfile $(ARGS)
 
 test-oracles: $(VENV)/.oracle  ## compare with pytorch-metric-learning and faiss
 	$(BIN)/python -m pytest tests/oracles $(ARGS)

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from jax import lax
 
 import metric_jax as mj
@@ -339,5 +339,6 @@ def main(out: str) -> None:
 
 
 if __name__ == "__main__":
+    logging.set_verbosity(logging.WARNING)  # JAX tells of every backend that is not there
     OUT = flags.DEFINE_string("out", None, "Folder for the figure and the JSON file.", required=True)
     app.run(lambda _: main(OUT.value))

@@ -18,6 +18,8 @@ from metric_jax.training.evaluate import table
 from metric_jax.training.folders import flatten
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config file.", lock_config=True)
+INTERRUPTED = 130  # what shells expect after Ctrl-C
+
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; made if it is not there.")
 
 
@@ -31,6 +33,9 @@ def main(arguments: list[str]) -> None:
         results = training.train_and_evaluate(CONFIG.value, WORKDIR.value)
     except training.USER_ERRORS as error:
         sys.exit(f"train: {error}")
+    except KeyboardInterrupt:
+        print("train: interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     print(table(results))
 
 

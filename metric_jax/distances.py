@@ -28,7 +28,7 @@ from jaxtyping import Array, Float
 HIGHEST = lax.Precision.HIGHEST
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Distance:
     """A distance (or, with ``is_similarity``, a similarity) between embeddings.
 
@@ -123,6 +123,9 @@ class Distance:
         rows = self.prepare(x, middle)
         references = self.prepare(y, middle)
         return jax.vmap(lambda row: self.against(row, references, self.precision))(rows)
+
+    def __repr__(self) -> str:
+        return f"mj.{self.name}"
 
     @property
     def ranking(self) -> "Distance":

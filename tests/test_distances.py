@@ -135,3 +135,7 @@ def test_bad_input(distance):
         distance.pairwise(jnp.ones((4, 2)), jnp.ones((4, 3)))
     with pytest.raises(ValueError, match="dim of at least 1"):
         distance(jnp.ones(()), jnp.ones(()))
+
+
+def test_a_distance_is_shown_by_its_name():
+    assert repr(mj.euclidean) == "mj.euclidean"

@@ -58,6 +58,18 @@ def test_T2_kill_9_and_the_same_command_end_where_it_would_have_ended(tmp_path):
     assert f"{results[0]['baseline_map_at_r']:.4f}" in resumed.stdout
 
 
+def test_ctrl_c_is_one_line_that_says_how_to_go_on(tmp_path):
+    flags = flags_of(config(steps=100_000, log_every=1))
+    process = subprocess.Popen(command(tmp_path, *flags), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "checkpoints" / "8").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert told.splitlines()[-1] == "train: interrupted; the same command goes on from the newest checkpoint"
+    assert "Traceback" not in told
+
+
 def test_a_run_on_real_omniglot(shared, tmp_path):
     small = config(steps=2, log_every=1, eval_every=2, loss__name="batch_semi_hard_triplet_loss")
     flags = [flag for flag in flags_of(small) if not flag.startswith("--config.data")]

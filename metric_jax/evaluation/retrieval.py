@@ -58,7 +58,7 @@ def retrieval(
 
     An item is relevant to a query when their labels are equal. Without a gallery a query is compared with all other
     embeddings, and never meets itself (by index, not by distance 0). A query without a relevant item is left out, and
-    counted. The formulas stand at the head of the module.
+    counted. The formulas stand at the head of the module. It checks values and returns floats, so not inside jit.
 
     Args:
         embeddings: ``[queries, dim]``, floating, finite.
@@ -111,7 +111,7 @@ def retrieval(
         raise TypeError(f"ks must be a sequence of integers, got {ks!r}") from None
     if not ks or min(ks) < 1 or max(ks) > items:
         raise ValueError(
-            f"every k must lie between 1 and the {items} items that a query is compared with, got {ks}"
+            f"every k must lie between 1 and the {items} items that a query is compared with, got {ks}: pass other ks"
         )
     scores = _scores(
         embeddings, labels, gallery, gallery_labels, ks, _largest_class(item_labels), distance, tile
