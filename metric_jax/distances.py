@@ -39,7 +39,8 @@ class Distance:
         between: ``(x [..., dim], y [..., dim]) -> [...]``, by difference.
         against: ``(x [dim], ys [references, dim], precision) -> [references]``, by matrix product, of prepared rows.
         prepare: ``(rows [..., dim], center [dim]) -> [..., dim]``: what is done to every row once, before products.
-        ranks_like: A cheaper distance that puts any rows in the same order; miners use it.
+        ranks_like: A distance that puts any rows in the same order, cheaper or with equal rows at exactly 0; miners and
+            retrieval use it.
         is_similarity: Whether larger means closer.
         has_product: Whether ``against`` is a matrix product; if not, it holds ``[references, dim]`` differences.
         precision: The precision of the matrix product; ``dataclasses.replace(euclidean, precision="default")``
@@ -129,7 +130,7 @@ class Distance:
 
     @property
     def ranking(self) -> "Distance":
-        """The cheapest distance that orders rows as this one does, at the same precision."""
+        """The distance to order rows by, at the same precision."""
         return dataclasses.replace(self.ranks_like or self, precision=self.precision)
 
 
@@ -203,9 +204,23 @@ def _squared_against(x: Array, ys: Array, precision: lax.PrecisionLike) -> Array
     """
     norms = jnp.sum(x * x) + jnp.sum(ys * ys, axis=-1)
     squared = norms - 2.0 * _products(x, ys, precision)
+    return jnp.where(squared <= _resolution(x) * lax.stop_gradient(norms), 0.0, squared)
+
+
+def _resolution(x: Array) -> float:
+    """The relative error of a sum of as many products as x has dimensions."""
     units = 2.0 + math.log2(len(x))
-    resolution = units * jnp.finfo(x.dtype).eps * lax.stop_gradient(norms)
-    return jnp.where(squared <= resolution, 0.0, squared)
+    return units * float(jnp.finfo(x.dtype).eps)
+
+
+def _cosine_against(x: Array, ys: Array, precision: lax.PrecisionLike) -> Array:
+    return 1.0 - _products(x, ys, precision)
+
+
+def _cosine_ranking(x: Array, ys: Array, precision: lax.PrecisionLike) -> Array:
+    """The same, but 0 between rows that rounding alone tells apart: without a gradient, and ranking needs none."""
+    found = _cosine_against(x, ys, precision)
+    return jnp.where(found <= _resolution(x), 0.0, found)
 
 
 def _squared_between(x: Array, y: Array) -> Array:
@@ -247,9 +262,10 @@ manhattan = Distance(
 cosine = Distance(
     "cosine",
     between=lambda x, y: 1.0 - jnp.sum(_unit(x) * _unit(y), axis=-1),
-    against=lambda x, ys, precision: 1.0 - _products(x, ys, precision),
+    against=_cosine_against,
     prepare=_normalise,
 )
+cosine = dataclasses.replace(cosine, ranks_like=dataclasses.replace(cosine, against=_cosine_ranking))
 
 cosine_similarity = Distance(
     "cosine_similarity",

@@ -115,7 +115,7 @@ def test_N14_constant_embeddings_score_the_same_in_any_order():
 @pytest.mark.parametrize("distance", DISTANCES, ids=lambda d: d.name)
 def test_N14_many_constant_embeddings(distance):
     """Enough of them that a matrix product rounds the last columns in another way than the first."""
-    row = np.random.default_rng(3).normal(size=(1, 7)).astype(np.float32)
+    row = np.random.default_rng(5).normal(size=(1, 7)).astype(np.float32)
     constant, labels = np.tile(row, (183, 1)), np.arange(183) % 20
     found = retrieval(constant, labels, distance=distance)
     check(found, expect(np.zeros((183, 1)), labels, distance=mj.euclidean))
