@@ -58,13 +58,24 @@ def test_T2_kill_9_and_the_same_command_end_where_it_would_have_ended(tmp_path):
     assert f"{results[0]['baseline_map_at_r']:.4f}" in resumed.stdout
 
 
-def test_ctrl_c_is_one_line_that_says_how_to_go_on(tmp_path):
+@pytest.fixture
+def heeded_interrupts():
+    """What runs in a shell's background ignores SIGINT, and a process that it starts would too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_is_one_line_that_says_how_to_go_on(tmp_path, heeded_interrupts):
     flags = flags_of(config(steps=100_000, log_every=1))
     process = subprocess.Popen(command(tmp_path, *flags), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (tmp_path / "checkpoints" / "8").exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=60)[1]
+    try:
+        told = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert told.splitlines()[-1] == "train: interrupted; the same command goes on from the newest checkpoint"
     assert "Traceback" not in told
