@@ -142,9 +142,9 @@ def _check_formula(fn: Callable[..., Any]) -> None:
     """Raises a TypeError unless fn takes three positional arguments, and whatever else by keyword only."""
     kinds = [parameter.kind for parameter in inspect.signature(fn).parameters.values()]
     positional = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
-    if sum(kind in positional for kind in kinds) != 3 or kinds[3:] != [inspect.Parameter.KEYWORD_ONLY] * len(
-        kinds[3:]
-    ):
+    row, own = kinds[:3], kinds[3:]
+    has_row = len(row) == 3 and all(kind in positional for kind in row)
+    if not has_row or any(kind is not inspect.Parameter.KEYWORD_ONLY for kind in own):
         raise TypeError(
             f"{fn.__name__} must take (distances, positives, negatives, *, ...): own arguments stand behind the *"
         )

@@ -17,6 +17,15 @@ from metric_jax.distances import Distance, check_measure
 from metric_jax.pairs import as_array, as_labels
 from metric_jax.reductions import Reduction, check_reduction
 
+_REQUIRED = ("embeddings", "labels")
+_ARRAYS = {
+    "embeddings": as_array,
+    "labels": as_labels,
+    "references": as_array,
+    "reference_labels": as_labels,
+    "reference_where": as_array,
+    "where": as_array,
+}
 _ARGS = """\
     embeddings: ``[batch, dim]``, floating; not normalised behind your back.
     labels: ``[batch]`` integers, or with ``match`` any array ``[batch, ...]``.
@@ -78,12 +87,9 @@ def publish(
         bound.apply_defaults()
         given = bound.arguments
         _check_options(given, measure)
-        for name in ("embeddings", "references", "where", "reference_where"):
-            if name == "embeddings" or given[name] is not None:
-                given[name] = as_array(given[name], name)
-        for name in ("labels", "reference_labels"):
-            if name == "labels" or given[name] is not None:
-                given[name] = as_labels(given[name], name)
+        for name, convert in _ARRAYS.items():
+            if name in _REQUIRED or given[name] is not None:
+                given[name] = convert(given[name], name)
         return traced(**given)
 
     public.__signature__ = signature  # type: ignore[attr-defined]

@@ -204,7 +204,7 @@ def _check_rows(embeddings: Array, name: str) -> None:
         raise ValueError(f"{name} must be [rows, dim], got shape {np.shape(embeddings)}")
     if len(embeddings) == 0:
         raise ValueError(f"{name} are empty: retrieval needs at least one row")
-    bad = np.flatnonzero(~np.asarray(jnp.isfinite(jnp.asarray(embeddings)).all(axis=-1)))
+    bad = np.flatnonzero(~np.asarray(jnp.isfinite(embeddings).all(axis=-1)))
     if bad.size:
         raise ValueError(
             f"{name} hold NaN or infinity in row {bad[0]} ({bad.size} rows in all): remove or repair them"
