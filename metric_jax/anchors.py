@@ -10,19 +10,21 @@ import dataclasses
 import functools
 import inspect
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
 from metric_jax import pairs
 from metric_jax.distances import Distance, center, euclidean
-from metric_jax.interface import publish
+from metric_jax.interface import BATCH, MINER, publish
+from metric_jax.limits import Limits
 from metric_jax.pairs import Comparison, compare
-from metric_jax.reductions import Terms, reduce
-from metric_jax.types import AxisName, Match
+from metric_jax.reductions import Parts, Reduction, Terms, reduce
+from metric_jax.types import AxisName, Match, Pairs
 
 # Measured on CPU from batch 1024 to 65,536: a tile of this many distances stays in cache, and one of fewer rows than
 # that makes a slow matrix product, which costs more than leaving the cache.
@@ -35,27 +37,55 @@ class Batch:
 
     comparison: Comparison
     distance: Distance
-    match: Match | None
-    tile: int | str
+    match: Match | None = None
+    tile: int | str = "auto"
+    axis_name: AxisName = None
 
-    def over_anchors(self, fn: Callable[..., Any], *, distance: Distance | None = None) -> Any:
-        """Calls ``fn(distances, positives, negatives)`` on the row of every anchor and stacks the results.
+    @property
+    def frozen(self) -> "Batch":
+        """The same batch under ``stop_gradient``: mining is not differentiated."""
+        return dataclasses.replace(self, comparison=lax.stop_gradient(self.comparison))
+
+    def over_anchors(
+        self,
+        fn: Callable[..., Any],
+        *of_anchors: Any,
+        rows: Array | None = None,
+        distance: Distance | None = None,
+    ) -> Any:
+        """Calls ``fn(distances, positives, negatives, *of_anchor)`` on the row of every anchor and stacks the results.
 
         A tile is rematerialised in the backward pass, so that no row outlives its tile: value and gradient cost
-        O(batch * dim + tile * references) memory.
+        O(batch * dim + tile * references) memory. What is the same for all anchors, ``fn`` may close over.
+
+        Args:
+            fn: What to compute of one anchor.
+            *of_anchors: Pytrees of arrays ``[batch, ...]`` that fn gets its anchor's entry of.
+            rows: ``[batch, dim]``: compared with the references in place of the anchors.
+            distance: Used in place of the batch's own.
+
+        Returns:
+            What fn returns, with a leading axis ``[batch]``.
         """
         distance = distance or self.distance
         compared = self.comparison
         middle = center(compared.references, compared.reference_where)
         references = distance.prepare(compared.references, middle)
 
-        def one_anchor(anchor: tuple[Array, Array, Array, Array]) -> Any:
-            row, label, where, position = anchor
-            positives, negatives = pairs.of_anchor(label, where, position, compared, self.match)
-            return fn(distance.against(row, references, distance.precision), positives, negatives)
+        def one_anchor(anchor: tuple[Any, ...]) -> Any:
+            row, index, label, where, position, extras = anchor
+            positives, negatives = pairs.of_anchor(index, label, where, position, compared, self.match)
+            return fn(distance.against(row, references, distance.precision), positives, negatives, *extras)
 
-        rows = distance.prepare(compared.anchors, middle)
-        anchors = (rows, compared.labels, compared.where, compared.position)
+        rows = distance.prepare(compared.anchors if rows is None else rows, middle)
+        anchors = (
+            rows,
+            jnp.arange(len(rows)),
+            compared.labels,
+            compared.where,
+            compared.position,
+            of_anchors,
+        )
         held = 1 if distance.has_product else references.shape[1]
         tile = tile_size(len(rows), len(references), self.tile, held)
         if tile >= len(rows):
@@ -78,24 +108,27 @@ def tile_size(batch: int, references: int, tile: int | str, held: int = 1) -> in
 
 
 def per_anchor(
-    fn: Callable[..., Terms] | None = None,
+    fn: Callable[..., Parts] | None = None,
     *,
     distance: Distance | None = None,
     similarity: Distance | None = None,
     static: Sequence[str] = (),
+    within: Mapping[str, Limits] | None = None,
 ) -> Callable[..., Any]:
     """Turns the formula of one anchor into a batch loss.
 
     The decorated function takes one anchor's ``distances [references]``, the masks ``positives`` and ``negatives`` of
-    the same length (neither holds the anchor itself) and its own keyword arguments, and returns `terms`. The result
-    takes ``(embeddings, labels)`` and, beside those keywords, ``distance``, ``references``, ``reference_labels``,
-    ``reference_where``, ``where``, ``match``, ``reduction``, ``tile`` and ``axis_name``.
+    the same length (neither holds the anchor itself) and its own keyword arguments, and returns `terms`, or a tuple of
+    them whose means are taken apart and added. The result takes ``(embeddings, labels)`` and, beside those keywords,
+    ``distance``, ``references``, ``reference_labels``, ``reference_where``, ``with_batch``, ``where``, ``match``,
+    ``pairs``, ``reduction``, ``tile`` and ``axis_name``.
 
     Args:
         fn: The formula, when used as a bare decorator.
         distance: The default distance; Euclidean when neither this nor ``similarity`` is given.
         similarity: The default similarity, for a formula of similarities: the result then takes ``similarity=``.
         static: Names of own arguments that are not arrays (functions, strings).
+        within: Own arguments, by name, that must lie within `Limits`.
 
     Returns:
         The batch loss, jitted.
@@ -115,27 +148,27 @@ def per_anchor(
         >>> nearest_positive_loss(embeddings, jnp.array([0, 0, 0, 1]), scale=3.0)
         Array(4., dtype=float32)
     """
-    if distance is not None and similarity is not None:
-        raise ValueError("per_anchor takes a default distance or a default similarity, not both")
     if fn is None:
-        return functools.partial(per_anchor, distance=distance, similarity=similarity, static=static)
-
+        return functools.partial(
+            per_anchor, distance=distance, similarity=similarity, static=static, within=within
+        )
     _check_formula(fn)
 
-    def one_anchor(*row: Array, **own: Any) -> Terms:
+    def one_anchor(*row: Array, **own: Any) -> Parts:
         found = fn(*row, **own)
-        if not isinstance(found, Terms):
+        parts = (found,) if isinstance(found, Terms) else found
+        if not (isinstance(parts, tuple) and parts and all(isinstance(part, Terms) for part in parts)):
             raise TypeError(
-                f"{fn.__name__} must return mj.terms(values, where=...), got {type(found).__name__}"
+                f"{fn.__name__} must return mj.terms(values, where=...) or a tuple of these, got "
+                f"{type(found).__name__}"
             )
         return found
 
-    def body(batch: Batch, **own: Any) -> Terms:
+    def body(batch: Batch, **own: Any) -> Parts:
         return batch.over_anchors(functools.partial(one_anchor, **own))
 
-    if similarity is not None:
-        return _batch_function(body, fn, "similarity", similarity, static, reduces=True)
-    return _batch_function(body, fn, "distance", distance or euclidean, static, reduces=True)
+    functools.update_wrapper(body, fn)
+    return batch_loss(body, distance=distance, similarity=similarity, static=static, within=within)
 
 
 def _check_formula(fn: Callable[..., Any]) -> None:
@@ -151,61 +184,77 @@ def _check_formula(fn: Callable[..., Any]) -> None:
 
 
 def batch_loss(
-    body: Callable[..., Terms] | None = None, *, distance: Distance = euclidean, static: Sequence[str] = ()
+    body: Callable[..., Parts] | None = None,
+    *,
+    distance: Distance | None = None,
+    similarity: Distance | None = None,
+    static: Sequence[str] = (),
+    within: Mapping[str, Limits] | None = None,
 ) -> Callable[..., Any]:
     """Like `per_anchor`, for a loss that looks at the whole batch: ``body(batch, *, own)`` gives terms ``[batch]``."""
+    if distance is not None and similarity is not None:
+        raise ValueError("a loss takes a default distance or a default similarity, not both")
     if body is None:
-        return functools.partial(batch_loss, distance=distance, static=static)
-    return _batch_function(body, body, "distance", distance, static, reduces=True)
+        return functools.partial(
+            batch_loss, distance=distance, similarity=similarity, static=static, within=within
+        )
+    measure = "distance" if similarity is None else "similarity"
+
+    def run(*, reduction: Reduction, axis_name: AxisName, **given: Any) -> Array:
+        batch, own = _batch(measure, axis_name=axis_name, **given)
+        return reduce(body(batch, **own), reduction, axis_name)
+
+    default = similarity or distance or euclidean
+    return publish(run, body, shared=BATCH, measure=measure, default=default, static=static, within=within)
 
 
 def miner(
-    body: Callable[..., Any] | None = None, *, distance: Distance = euclidean, static: Sequence[str] = ()
+    body: Callable[..., Any] | None = None,
+    *,
+    distance: Distance = euclidean,
+    static: Sequence[str] = (),
+    within: Mapping[str, Limits] | None = None,
 ) -> Callable[..., Any]:
     """Like `batch_loss`, for a function that returns indices: nothing is reduced, and no gradient flows."""
     if body is None:
-        return functools.partial(miner, distance=distance, static=static)
-    return _batch_function(body, body, "distance", distance, static, reduces=False)
+        return functools.partial(miner, distance=distance, static=static, within=within)
+
+    def run(**given: Any) -> Any:
+        batch, own = _batch("distance", **given)
+        return lax.stop_gradient(body(batch.frozen, **own))
+
+    return publish(
+        run, body, shared=MINER, measure="distance", default=distance, static=static, within=within
+    )
 
 
-def _batch_function(
-    body: Callable[..., Any],
-    documented: Callable[..., Any],
+def _batch(
     measure: str,
-    default: Distance,
-    static: Sequence[str],
     *,
-    reduces: bool,
-) -> Callable[..., Any]:
-    """``body(batch, *, own)`` as a public function of embeddings and labels."""
-
-    def run(
-        embeddings: Array,
-        labels: Array,
-        *,
-        references: Array | None,
-        reference_labels: Array | None,
-        reference_where: Array | None,
-        where: Array | None,
-        match: Match | None,
-        tile: int | str,
-        axis_name: AxisName,
-        **rest: Any,
-    ) -> Any:
-        comparison = compare(
-            embeddings,
-            labels,
-            references=references,
-            reference_labels=reference_labels,
-            reference_where=reference_where,
-            where=where,
-            match=match,
-            axis_name=axis_name,
-        )
-        batch = Batch(comparison, rest.pop(measure), match, tile)
-        if not reduces:
-            return lax.stop_gradient(body(batch, **rest))
-        reduction = rest.pop("reduction")
-        return reduce(body(batch, **rest), reduction, axis_name)
-
-    return publish(run, documented, measure=measure, default=default, static=static, reduces=reduces)
+    embeddings: Array,
+    labels: Array | None,
+    references: Array | None,
+    reference_labels: Array | None,
+    reference_where: Array | None,
+    with_batch: bool,
+    where: Array | None,
+    match: Match | None,
+    tile: int | str,
+    axis_name: AxisName,
+    pairs: Pairs | None = None,
+    **rest: Any,
+) -> tuple[Batch, dict[str, Any]]:
+    """The batch that the arguments of a public function describe, and the function's own arguments."""
+    comparison = compare(
+        embeddings,
+        labels,
+        references=references,
+        reference_labels=reference_labels,
+        reference_where=reference_where,
+        with_batch=with_batch,
+        where=where,
+        match=match,
+        pairs=pairs,
+        axis_name=axis_name,
+    )
+    return Batch(comparison, rest.pop(measure), match, tile, axis_name), rest

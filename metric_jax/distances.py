@@ -186,8 +186,32 @@ def _abs(x: Array) -> Array:
     return jnp.where(x == 0, 0.0, jnp.abs(x))
 
 
+def normalize(x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
+    """Scales rows to length 1.
+
+    ``x / |x|``; a zero row stays zero, and its gradient is finite.
+
+    Args:
+        x: ``[..., dim]``, floating.
+
+    Returns:
+        ``[..., dim]``, float32 at least.
+
+    Raises:
+        TypeError: The input is not floating.
+        ValueError: The input is a scalar.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import metric_jax as mj
+        >>> mj.normalize(jnp.array([[3.0, 4.0], [0.0, 0.0]]))
+        Array([[0.6, 0.8],
+               [0. , 0. ]], dtype=float32)
+    """
+    return _unit(as_rows(x, "x"))
+
+
 def _unit(x: Array) -> Array:
-    """Rows of length 1; a zero row stays zero, with a finite gradient."""
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * lax.rsqrt(jnp.where(squared == 0, 1.0, squared))
 
@@ -231,6 +255,11 @@ def _subtract(rows: Array, middle: Array) -> Array:
     return rows - middle[None]
 
 
+def _keep(rows: Array, middle: Array) -> Array:
+    del middle  # a product with another origin is another product
+    return rows
+
+
 def _normalise(rows: Array, middle: Array) -> Array:
     del middle  # a direction has no other origin than 0
     return _unit(rows)
@@ -272,5 +301,13 @@ cosine_similarity = Distance(
     between=lambda x, y: jnp.sum(_unit(x) * _unit(y), axis=-1),
     against=_products,
     prepare=_normalise,
+    is_similarity=True,
+)
+
+dot_product = Distance(
+    "dot_product",
+    between=lambda x, y: jnp.sum(x * y, axis=-1),
+    against=_products,
+    prepare=_keep,
     is_similarity=True,
 )

@@ -5,49 +5,133 @@ its siblings return shows them in ``help()``, binds them as Python would, and ch
 before anything is traced.
 """
 
+import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from metric_jax import types
+from metric_jax import limits, types
 from metric_jax.distances import Distance, check_measure
-from metric_jax.pairs import as_array, as_labels
+from metric_jax.limits import Limits
+from metric_jax.pairs import as_array, as_labels, as_pairs
 from metric_jax.reductions import Reduction, check_reduction
 
-_REQUIRED = ("embeddings", "labels")
-_ARRAYS = {
-    "embeddings": as_array,
-    "labels": as_labels,
-    "references": as_array,
-    "reference_labels": as_labels,
-    "reference_where": as_array,
-    "where": as_array,
+
+@dataclasses.dataclass(frozen=True)
+class Argument:
+    """An argument that many functions share.
+
+    Attributes:
+        doc: Its lines in a docstring.
+        annotation: Its type.
+        default: Its default; without one it comes first and may be positional.
+        convert: ``(value, name) -> arrays``; None if it is an option, which decides the computation.
+    """
+
+    doc: str
+    annotation: Any
+    default: Any = None
+    convert: Callable[[Any, str], Any] | None = None
+
+
+_REQUIRED = inspect.Parameter.empty
+_DISTANCE = Argument("The `Distance` between an anchor and a reference.", Distance)
+_SIMILARITY = Argument(
+    "The similarity between an anchor and a reference: a `Distance` by which larger is closer.", Distance
+)
+_ARGUMENTS = {
+    "embeddings": Argument(
+        "``[batch, dim]``, floating; not normalised behind your back.", types.Embeddings, _REQUIRED, as_array
+    ),
+    "labels": Argument(
+        "``[batch]`` integers, or with ``match`` any array ``[batch, ...]``; None if ``pairs`` are given.",
+        types.Labels | None,
+        _REQUIRED,
+        as_labels,
+    ),
+    "distance": _DISTANCE,
+    "similarity": _SIMILARITY,
+    "references": Argument(
+        "``[references, dim]``: what anchors are compared with instead of their own batch (a memory, a gallery).",
+        types.References | None,
+        convert=as_array,
+    ),
+    "reference_labels": Argument("``[references]``.", types.ReferenceLabels | None, convert=as_labels),
+    "reference_where": Argument(
+        "``[references]`` booleans: False leaves a reference out.", types.RowMask | None, convert=as_array
+    ),
+    "with_batch": Argument(
+        "Whether anchors are compared with their own batch too, which then stands before the references.",
+        bool,
+        False,
+    ),
+    "where": Argument(
+        "``[batch]`` booleans: False leaves a row out, as anchor and as reference, whatever it holds.",
+        types.Mask | None,
+        convert=as_array,
+    ),
+    "match": Argument(
+        "``(label, label) -> bool``: who is a positive of whom; equality of labels by default.",
+        types.Match | None,
+    ),
+    "pairs": Argument(
+        "`Pairs` or `Triplets`, mined or your own: no other pair counts, and labels are not looked at.",
+        types.Pairs | types.Triplets | None,
+        convert=as_pairs,
+    ),
+    "proxies": Argument(
+        "``[classes, dim]``, or ``[classes, centers, dim]`` where the loss says so; row c is the class c.",
+        types.Proxies,
+        _REQUIRED,
+        as_array,
+    ),
+    "proxy_labels": Argument(
+        "``[classes]`` integers: the class of every proxy, if that is not its row.",
+        types.ProxyLabels | None,
+        convert=as_labels,
+    ),
+    "reduction": Argument(
+        '``"mean"`` over terms, ``"mean_active"`` over terms that are not zero, ``"sum"``, or ``"none"``: one value\n'
+        "    per anchor, the total of its terms. 0 when there is no term.",
+        Reduction,
+        "mean",
+    ),
+    "tile": Argument(
+        'How many anchors are compared at a time: memory is O(tile * references). ``"auto"``: by the shapes.',
+        int | str,
+        "auto",
+    ),
+    "axis_name": Argument(
+        "Inside ``jax.shard_map``, the mesh axis (or axes) over which the batch is spread: anchors meet the\n"
+        "    references of all devices, and means are taken over all.",
+        types.AxisName,
+    ),
+    "class_axis": Argument(
+        "Inside ``jax.shard_map``, the mesh axis over which the proxies are spread, each device holding as many\n"
+        "    classes, in order. It may be that of ``axis_name``.",
+        str | None,
+    ),
 }
-_ARGS = """\
-    embeddings: ``[batch, dim]``, floating; not normalised behind your back.
-    labels: ``[batch]`` integers, or with ``match`` any array ``[batch, ...]``.
-    {measure}: The `Distance` between an anchor and a reference.
-    references: ``[references, dim]``: what anchors are compared with instead of their own batch (a memory, a gallery).
-    reference_labels: ``[references]``.
-    reference_where: ``[references]`` booleans: False leaves a reference out.
-    where: ``[batch]`` booleans: False leaves a row out, as anchor and as reference, whatever it holds.
-    match: ``(label, label) -> bool``: who is a positive of whom; equality of labels by default.
-{reduction}    tile: How many anchors are compared at a time: memory is O(tile * references). ``"auto"``: by the shapes.
-    axis_name: Inside ``jax.shard_map``, the mesh axis (or axes) over which references are gathered{reduced}.
-"""
-_REDUCTION = """\
-    reduction: ``"mean"`` over terms, ``"mean_active"`` over terms that are not zero, ``"sum"``, or ``"none"``: one
-        value per anchor, the total of its terms. 0 when there is no term.
-"""
+
+BATCH = (
+    *("embeddings", "labels", "references", "reference_labels", "reference_where", "with_batch"),
+    *("where", "match", "pairs", "reduction", "tile", "axis_name"),
+)
+MINER = tuple(name for name in BATCH if name not in ("pairs", "reduction"))
+PROXY = (
+    *("embeddings", "labels", "proxies", "proxy_labels", "where", "reduction", "tile", "axis_name"),
+    "class_axis",
+)
+
 _RAISES = """\
 Raises:
     TypeError: Embeddings that are not floating, labels that are not integers, masks that are not boolean, a distance
         that is not a `Distance`, an unknown argument.
-    ValueError: Shapes that do not match, an empty batch, labels beyond their integer type, an unknown reduction or
-        tile.
+    ValueError: Shapes that do not match, an empty batch, labels beyond their integer type, a hyperparameter out of its
+        range, an unknown reduction or tile.
 """
 
 
@@ -55,27 +139,36 @@ def publish(
     run: Callable[..., Any],
     documented: Callable[..., Any],
     *,
+    shared: Sequence[str],
     measure: str,
     default: Distance,
-    static: Sequence[str],
-    reduces: bool,
+    static: Sequence[str] = (),
+    within: Mapping[str, Limits] | None = None,
 ) -> Callable[..., Any]:
-    """The public, jitted function that calls ``run(embeddings, labels, **all_arguments)``.
+    """The public, jitted function that calls ``run(**all_arguments)``.
 
     Args:
         run: What to compute.
         documented: Whose name, docstring and own keyword arguments the public function has.
+        shared: Which of the shared arguments it takes: `BATCH`, `MINER` or `PROXY`.
         measure: What the distance argument is called: ``"distance"`` or ``"similarity"``.
         default: Its default.
         static: The own arguments that are not arrays.
-        reduces: Whether there is a ``reduction`` argument.
+        within: The limits of own arguments.
 
     Returns:
         The function.
     """
-    signature = _signature(documented, measure, default, reduces)
-    options = (measure, "match", "tile", "axis_name", *static, *(["reduction"] if reduces else []))
-    traced = jax.jit(run, static_argnames=options)
+    arguments = {name: _ARGUMENTS[name] for name in shared}
+    required = {name: argument for name, argument in arguments.items() if argument.default is _REQUIRED}
+    measured = {measure: dataclasses.replace(_ARGUMENTS[measure], default=default)}
+    arguments = {**required, **measured, **arguments}
+    signature = _signature(documented, arguments)
+    unknown = {*static, *(within or {})} - set(signature.parameters)
+    if unknown:
+        raise TypeError(f"{documented.__name__} has no argument {', '.join(sorted(unknown))}")
+    options = [name for name, argument in arguments.items() if argument.convert is None]
+    traced = jax.jit(run, static_argnames=(*options, *static))
 
     @functools.wraps(documented)
     def public(*args: Any, **kwargs: Any) -> Any:
@@ -87,64 +180,59 @@ def publish(
         bound.apply_defaults()
         given = bound.arguments
         _check_options(given, measure)
-        for name, convert in _ARRAYS.items():
-            if name in _REQUIRED or given[name] is not None:
-                given[name] = convert(given[name], name)
+        limits.check(documented.__name__, given, within or {})
+        for name, argument in arguments.items():
+            if argument.convert is None or (given[name] is None and name != "embeddings"):
+                continue
+            given[name] = argument.convert(given[name], name)
         return traced(**given)
 
     public.__signature__ = signature  # type: ignore[attr-defined]
-    public.__doc__ = _docstring(documented, measure, reduces)
+    public.__doc__ = _docstring(documented, arguments)
     return public
 
 
-def _signature(
-    documented: Callable[..., Any], measure: str, default: Distance, reduces: bool
-) -> inspect.Signature:
-    """``(embeddings, labels, *, the function's own, the common ones)``."""
-
-    def keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:
-        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-    positional = [
-        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation)
-        for name, annotation in (("embeddings", types.Embeddings), ("labels", types.Labels))
-    ]
+def _signature(documented: Callable[..., Any], arguments: Mapping[str, Argument]) -> inspect.Signature:
+    """``(what is required, *, the function's own, the shared ones)``."""
     own = [p for p in inspect.signature(documented).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    common = [
-        keyword(measure, default, Distance),
-        keyword("references", None, types.References | None),
-        keyword("reference_labels", None, types.ReferenceLabels | None),
-        keyword("reference_where", None, types.RowMask | None),
-        keyword("where", None, types.Mask | None),
-        keyword("match", None, types.Match | None),
-        *([keyword("reduction", "mean", Reduction)] if reduces else []),
-        keyword("tile", "auto", int | str),
-        keyword("axis_name", None, types.AxisName),
+    shared = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY
+            if argument.default is not _REQUIRED
+            else inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=argument.default,
+            annotation=argument.annotation,
+        )
+        for name, argument in arguments.items()
     ]
-    return inspect.Signature([*positional, *own, *common])
+    positional = [p for p in shared if p.kind is not p.KEYWORD_ONLY]
+    return inspect.Signature([*positional, *own, *shared[len(positional) :]])
 
 
-def _docstring(documented: Callable[..., Any], measure: str, reduces: bool) -> str:
-    """The function's own docstring, with the common arguments and errors in their places."""
-    common = _ARGS.format(
-        measure=measure,
-        reduction=_REDUCTION if reduces else "",
-        reduced=" and means are taken" if reduces else "",
-    )
+def _docstring(documented: Callable[..., Any], arguments: Mapping[str, Argument]) -> str:
+    """The function's own docstring, with the shared arguments and errors in their places."""
+    shared = "".join(f"    {name}: {_indented(argument.doc)}\n" for name, argument in arguments.items())
     own = inspect.cleandoc(documented.__doc__ or f"{documented.__name__}.")
     own, example, examples = own.partition("\nExample:")
     head, returns, returned = own.partition("\nReturns:")
     args = "" if "\nArgs:" in head else "\n\nArgs:"
-    return f"{head.rstrip()}{args}\n{common}{returns}{returned.rstrip()}\n\n{_RAISES}{example}{examples}"
+    return f"{head.rstrip()}{args}\n{shared}{returns}{returned.rstrip()}\n\n{_RAISES}{example}{examples}"
+
+
+def _indented(doc: str) -> str:
+    return doc.replace("\n", "\n    ")
 
 
 def _check_options(given: dict[str, Any], measure: str) -> None:
     """Checks what is static: it decides the computation, so it is checked before anything is traced."""
-    match = given["match"]
     check_measure(given[measure], measure)
+    match = given.get("match")
     if match is not None and not callable(match):
         raise TypeError(f"match must be a function of two labels, got {match!r}")
     if not callable(given.get("penalty", callable)):
         raise TypeError(f"penalty must be a function such as jax.nn.softplus, got {given['penalty']!r}")
+    if not isinstance(given.get("with_batch", False), bool):
+        raise TypeError(f"with_batch must be True or False, got {given['with_batch']!r}")
     if "reduction" in given:
         check_reduction(given["reduction"])

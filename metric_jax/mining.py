@@ -6,33 +6,15 @@ those rows and computes their distances again, by difference: the gradient costs
 pass through the batch² matrix, and near duplicates keep exact distances.
 """
 
-import dataclasses
-from typing import NamedTuple
-
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array
 
 from metric_jax.anchors import Batch, miner
+from metric_jax.types import Triplets
 
 # Of a row in which a minimum is searched; measured on CPU, 64 to 256 do equally well.
 ARGMIN_BLOCK = 128
-
-
-class Triplets(NamedTuple):
-    """Indices of mined triplets; all four arrays have one shape. Where ``valid`` is False the indices are 0.
-
-    Attributes:
-        anchor: Index into the batch.
-        positive: Index into the references: the batch itself, unless others were given.
-        negative: Index into the references.
-        valid: Whether the anchor has such a triplet.
-    """
-
-    anchor: Int[Array, "*triplets"]
-    positive: Int[Array, "*triplets"]
-    negative: Int[Array, "*triplets"]
-    valid: Bool[Array, "*triplets"]
 
 
 @miner
@@ -109,19 +91,20 @@ def batch_semi_hard(batch: Batch, *, max_positives: int | None = None) -> Triple
         valid = (jnp.arange(slots) < filled) & negatives.any()
         return jnp.where(valid, p, 0), jnp.where(valid, n, 0), valid
 
-    positive, negative, valid = frozen(batch).over_anchors(one_anchor, distance=batch.distance.ranking)
+    positive, negative, valid = batch.over_anchors(one_anchor, distance=batch.distance.ranking)
     return Triplets(_anchor_indices(valid), positive, negative, valid)
 
 
 def hardest(batch: Batch) -> Triplets:
     """Batch-hard triplets of a batch; see `batch_hard`."""
+    batch = batch.frozen
 
     def one_anchor(distances: Array, positives: Array, negatives: Array) -> tuple[Array, Array, Array]:
         farthest, nearest = first_argmax(distances, positives), first_argmin(distances, negatives)
         valid = (farthest < len(distances)) & (nearest < len(distances))
         return jnp.where(valid, farthest, 0), jnp.where(valid, nearest, 0), valid
 
-    positive, negative, valid = frozen(batch).over_anchors(one_anchor, distance=batch.distance.ranking)
+    positive, negative, valid = batch.over_anchors(one_anchor, distance=batch.distance.ranking)
     return Triplets(_anchor_indices(valid), positive, negative, valid)
 
 
@@ -167,11 +150,6 @@ def next_true(mask: Array, after: Array | int) -> Array:
     """The first index behind ``after`` at which the mask holds; its length if there is none."""
     indices = jnp.arange(len(mask), dtype=jnp.int32)
     return jnp.min(indices, where=mask & (indices > after), initial=len(mask))
-
-
-def frozen(batch: Batch) -> Batch:
-    """The batch with its arrays under ``stop_gradient``: mining is not differentiated."""
-    return dataclasses.replace(batch, comparison=lax.stop_gradient(batch.comparison))
 
 
 def _anchor_indices(valid: Array) -> Array:

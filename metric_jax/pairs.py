@@ -10,9 +10,11 @@ from jax import lax
 from jaxtyping import Array
 
 from metric_jax.distances import as_rows, check_same_dim
-from metric_jax.types import AxisName, Match
+from metric_jax.types import AxisName, Match, Pairs, Triplets
 
 NOT_THERE = -1
+
+Sided = tuple[Array, Array, Array]  # rows, their labels, which of them count
 
 
 def same_label(a: Array, b: Array) -> Array:
@@ -33,6 +35,7 @@ class Comparison(NamedTuple):
         references: ``[references, dim]``.
         reference_labels: ``[references, ...]``.
         reference_where: ``[references]``, which references count.
+        pairs: The only pairs that count, each array ``[pairs]``; None where labels say who is paired.
     """
 
     anchors: Array
@@ -42,51 +45,70 @@ class Comparison(NamedTuple):
     references: Array
     reference_labels: Array
     reference_where: Array
+    pairs: Pairs | None = None
 
 
 def compare(
     embeddings: Array,
-    labels: Array,
+    labels: Array | None,
     *,
     references: Array | None = None,
     reference_labels: Array | None = None,
     reference_where: Array | None = None,
+    with_batch: bool = False,
     where: Array | None = None,
     match: Match | None = None,
+    pairs: Pairs | None = None,
     axis_name: AxisName = None,
 ) -> Comparison:
     """Checks the inputs and lines anchors up with their references, gathered over the devices of ``axis_name``."""
-    anchors, where = _checked_rows(embeddings, labels, where, match, "embeddings", "labels", "where")
-    position = jnp.arange(len(anchors))
-    if references is None:
-        if reference_labels is not None or reference_where is not None:
-            raise ValueError("reference_labels and reference_where describe references: pass references too")
-        compared = (anchors, labels, where)
-        if axis_name is not None:
-            position = position + lax.axis_index(axis_name) * len(anchors)
-    else:
-        if reference_labels is None:
-            raise ValueError("references need their labels: pass reference_labels too")
-        rows, reference_where = _checked_rows(
-            references,
-            reference_labels,
-            reference_where,
-            match,
-            "references",
-            "reference_labels",
-            "reference_where",
-        )
-        check_same_dim(anchors, rows, "embeddings", "references")
-        if match is None and _is_signed(labels) != _is_signed(reference_labels):
+    if labels is None:
+        if pairs is None:
             raise TypeError(
-                f"labels are {labels.dtype} and reference_labels {reference_labels.dtype}: make them one type, or a "
-                "negative class and a large one may become equal"
+                "labels must be an array of integers, got None: only pairs= can stand in for them"
             )
-        compared = (rows, reference_labels, reference_where)
-        position = jnp.full_like(position, NOT_THERE)
+        labels = jnp.zeros(embeddings.shape[:1], jnp.int32)
+        if references is not None and reference_labels is None:
+            reference_labels = jnp.zeros(references.shape[:1], jnp.int32)
+    anchors, where = _checked_rows(embeddings, labels, where, match, "embeddings", "labels", "where")
+    own = (anchors, labels, where)
+    position = jnp.arange(len(anchors))
     if axis_name is not None:
-        compared = jax.tree.map(lambda x: lax.all_gather(x, axis_name, tiled=True), compared)
-    return Comparison(anchors, labels, where, position, *compared)
+        position = position + lax.axis_index(axis_name) * len(anchors)
+
+    def gathered(rows: Sided) -> Sided:
+        if axis_name is None:
+            return rows
+        return jax.tree.map(lambda x: lax.all_gather(x, axis_name, tiled=True), rows)
+
+    if references is None:
+        if reference_labels is not None or reference_where is not None or with_batch:
+            raise ValueError(
+                "reference_labels, reference_where and with_batch go with references: pass references too"
+            )
+        return Comparison(anchors, labels, where, position, *gathered(own), pairs=pairs)
+    if reference_labels is None:
+        raise ValueError("references need their labels: pass reference_labels too")
+    rows, reference_where = _checked_rows(
+        references,
+        reference_labels,
+        reference_where,
+        match,
+        "references",
+        "reference_labels",
+        "reference_where",
+    )
+    check_same_dim(anchors, rows, "embeddings", "references")
+    if match is None and _is_signed(labels) != _is_signed(reference_labels):
+        raise TypeError(
+            f"labels are {labels.dtype} and reference_labels {reference_labels.dtype}: make them one type, or a "
+            "negative class and a large one may become equal"
+        )
+    others = gathered((rows, reference_labels, reference_where))
+    if not with_batch:
+        return Comparison(anchors, labels, where, jnp.full_like(position, NOT_THERE), *others, pairs=pairs)
+    both: Sided = jax.tree.map(lambda *x: jnp.concatenate(x), gathered(own), others)
+    return Comparison(anchors, labels, where, position, *both, pairs=pairs)
 
 
 def _is_signed(labels: Array) -> bool:
@@ -94,19 +116,58 @@ def _is_signed(labels: Array) -> bool:
 
 
 def of_anchor(
-    label: Array, where: Array, position: Array, comparison: Comparison, match: Match | None
+    index: Array, label: Array, where: Array, position: Array, comparison: Comparison, match: Match | None
 ) -> tuple[Array, Array]:
     """Which references are positives and which are negatives of one anchor: two masks ``[references]``.
 
     An anchor is neither to itself, and an anchor that does not count has none of either.
     """
+    count = len(comparison.reference_where)
+    candidates = comparison.reference_where & (jnp.arange(count) != position) & where
+    if comparison.pairs is not None:
+        same, other = _explicit(index, comparison.pairs, count)
+        return same & candidates, other & candidates
     same = jax.vmap(match or same_label, in_axes=(None, 0))(label, comparison.reference_labels)
     if same.dtype != bool or same.ndim != 1:
         raise TypeError(
             f"match must return one boolean for two labels, got {same.dtype}{list(same.shape[1:])}"
         )
-    candidates = comparison.reference_where & (jnp.arange(len(same)) != position) & where
     return same & candidates, ~same & candidates
+
+
+def _explicit(index: Array, pairs: Pairs, count: int) -> tuple[Array, Array]:
+    """The masks ``[count]`` of the positives and negatives that the pairs give the anchor of that index."""
+    none = jnp.zeros(count, bool)
+    of_index = pairs.valid & (pairs.anchor == index)
+
+    def marked(which: Array) -> Array:
+        return none.at[jnp.where(of_index & which, pairs.reference, count)].set(True, mode="drop")
+
+    return marked(pairs.is_positive), marked(~pairs.is_positive)
+
+
+def as_pairs(pairs: Any, name: str) -> Pairs:
+    """Pairs, each array ``[pairs]``; of triplets, those of the anchor with its positive and with its negative."""
+    if not isinstance(pairs, Pairs | Triplets):
+        raise TypeError(f"{name} must be mj.Pairs or mj.Triplets, got {type(pairs).__name__}")
+    columns = {key: as_array(value, f"{name}.{key}") for key, value in pairs._asdict().items()}
+    for key, column in columns.items():
+        is_index = key not in ("is_positive", "valid")
+        if not (jnp.issubdtype(column.dtype, jnp.integer) if is_index else column.dtype == bool):
+            raise TypeError(
+                f"{name}.{key} must be {'integers' if is_index else 'boolean'}, got {column.dtype}"
+            )
+        if column.shape != columns["anchor"].shape:
+            raise ValueError(
+                f"{name}.{key} has shape {column.shape} and {name}.anchor {columns['anchor'].shape}: one of each a pair"
+            )
+    flat = {key: column.reshape(-1) for key, column in columns.items()}
+    if isinstance(pairs, Pairs):
+        return Pairs(**flat)
+    is_positive = jnp.arange(2 * flat["anchor"].size) < flat["anchor"].size
+    twice = {key: jnp.concatenate([flat[key]] * 2) for key in ("anchor", "valid")}
+    reference = jnp.concatenate([flat["positive"], flat["negative"]])
+    return Pairs(reference=reference, is_positive=is_positive, **twice)
 
 
 def as_array(x: Any, name: str) -> Array:

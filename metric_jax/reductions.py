@@ -27,6 +27,10 @@ class Terms(NamedTuple):
     active: Array
 
 
+# A loss of several parts (positive pairs, negative pairs) takes the mean of each on its own and adds these.
+Parts = Terms | tuple[Terms, ...]
+
+
 def terms(values: Float[Array, "*terms"], where: Bool[Array, "*terms"]) -> Terms:
     """The terms of one anchor: the values that ``where`` selects.
 
@@ -63,12 +67,17 @@ def terms(values: Float[Array, "*terms"], where: Bool[Array, "*terms"]) -> Terms
     )
 
 
-def reduce(per_anchor: Terms, reduction: Reduction, axis_name: AxisName) -> Array:
-    """Reduces the terms of all anchors, each leaf ``[batch]``.
+def reduce(per_anchor: Parts, reduction: Reduction, axis_name: AxisName) -> Array:
+    """Reduces the terms of all anchors, each leaf ``[batch]``; the results of several parts are added up.
 
     ``"mean"`` divides by the number of terms, ``"mean_active"`` by the number of terms that are not zero, both giving
     0 when there are none; ``"sum"`` adds the terms up; ``"none"`` keeps one value per anchor, the total of its terms.
     """
+    if not isinstance(per_anchor, Terms):
+        return sum(
+            (reduce(part, reduction, axis_name) for part in per_anchor[1:]),
+            reduce(per_anchor[0], reduction, axis_name),
+        )
     if reduction == "none":
         return per_anchor.total
     summed = Terms(*(jnp.sum(leaf) for leaf in per_anchor))

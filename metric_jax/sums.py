@@ -1,4 +1,4 @@
-"""Sums with as many terms as the data says.
+"""Sums over what a mask selects: of exponentials, and with as many terms as the data says.
 
 An anchor has few positives among many references, and how many is not known when its row is compiled. Looping over
 exactly these, instead of over a batch² square of pairs, is what makes exact batch-all and semi-hard losses cheap. JAX
@@ -17,6 +17,19 @@ from jax import lax
 from jaxtyping import Array
 
 Term = Callable[..., Any]
+
+
+def log_sum_exp(values: Array, where: Array) -> Array:
+    """``log Σ_{i: where[i]} exp(values[i])`` of a row; -inf, without a gradient, if nothing is selected.
+
+    Exact at any scale: the largest value is taken out before the exponential, and nothing is divided by it.
+    """
+    values = jnp.where(where, values, 0.0)
+    largest = lax.stop_gradient(jnp.max(values, where=where, initial=-jnp.inf))
+    shift = jnp.where(jnp.isfinite(largest), largest, 0.0)
+    total = jnp.sum(jnp.exp(values - shift), where=where)
+    empty = ~jnp.any(where)
+    return jnp.where(empty, -jnp.inf, shift + jnp.log(jnp.where(empty, 1.0, total)))
 
 
 def sum_where(where: Array, term: Term, constants: Any, *operands: Any) -> Any:

@@ -1,16 +1,51 @@
 """The types of the library's boundary: jaxtyping's shapes are part of the documentation."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int
 
 Embeddings = Float[Array, "batch dim"]
 References = Float[Array, "references dim"]
+Proxies = Float[Array, "classes *centers dim"]
 Labels = Int[Array, "batch"]
 ReferenceLabels = Int[Array, "references"]
+ProxyLabels = Int[Array, "classes"]
 Mask = Bool[Array, "batch"]
 RowMask = Bool[Array, "references"]
 Row = Float[Array, "references"]
 
 Match = Callable[[Array, Array], Array]
 AxisName = str | tuple[str, ...] | None
+
+
+class Pairs(NamedTuple):
+    """Indices of pairs; all four arrays have one shape. Where ``valid`` is False the others mean nothing.
+
+    Attributes:
+        anchor: Index into the batch.
+        reference: Index into the references: the batch itself, unless others were given.
+        is_positive: Whether the two belong together.
+        valid: Whether there is such a pair.
+    """
+
+    anchor: Int[Array, "*pairs"]
+    reference: Int[Array, "*pairs"]
+    is_positive: Bool[Array, "*pairs"]
+    valid: Bool[Array, "*pairs"]
+
+
+class Triplets(NamedTuple):
+    """Indices of triplets; all four arrays have one shape. Where ``valid`` is False the indices are 0.
+
+    Attributes:
+        anchor: Index into the batch.
+        positive: Index into the references: the batch itself, unless others were given.
+        negative: Index into the references.
+        valid: Whether the anchor has such a triplet.
+    """
+
+    anchor: Int[Array, "*triplets"]
+    positive: Int[Array, "*triplets"]
+    negative: Int[Array, "*triplets"]
+    valid: Bool[Array, "*triplets"]

@@ -23,16 +23,18 @@ WRITTEN = sorted([*SHIPPED, *ROOT.glob("*.py"), *(ROOT / "tests").rglob("*.py")]
 # Which parts of metric_jax a part may import, and which libraries it may load as it is imported. A part is a module or
 # a folder directly under metric_jax; imports inside functions may use any library but those of LAZY_TOO.
 CORE = {"jax", "chex", "jaxtyping", "numpy"}
-BELOW_LOSSES = {"types", "distances", "pairs", "reductions", "sums", "anchors", "mining"}
+BELOW_LOSSES = {"types", "limits", "distances", "pairs", "reductions", "sums", "anchors", "proxies", "mining"}
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "types": (set(), CORE),
     "sums": (set(), CORE),
+    "limits": (set(), CORE),
     "distances": ({"types"}, CORE),
     "pairs": ({"types", "distances"}, CORE),
     "reductions": ({"types"}, CORE),
-    "interface": ({"types", "distances", "pairs", "reductions"}, CORE),
-    "anchors": ({"types", "distances", "pairs", "reductions", "interface"}, CORE),
-    "mining": (BELOW_LOSSES - {"mining"}, CORE),
+    "interface": ({"types", "limits", "distances", "pairs", "reductions"}, CORE),
+    "anchors": ({"types", "limits", "distances", "pairs", "reductions", "interface"}, CORE),
+    "proxies": (BELOW_LOSSES - {"proxies", "mining"} | {"interface"}, CORE),
+    "mining": (BELOW_LOSSES - {"proxies", "mining"}, CORE),
     "losses": (BELOW_LOSSES, CORE),
     "diagnostics": (BELOW_LOSSES, CORE),
     "evaluation": ({"types", "distances", "pairs", "anchors"}, CORE),
@@ -148,8 +150,8 @@ print(*sorted(sys.modules))
 
 # --- what is public ---------------------------------------------------------------------------------------------------
 
-MINER = "embeddings labels references reference_labels reference_where where match tile axis_name".split()
-BATCH = [*MINER, "reduction"]
+MINER = "embeddings labels references reference_labels reference_where with_batch where match tile axis_name".split()
+BATCH = [*MINER, "pairs", "reduction"]
 PROMISED = {
     "contrastive_loss": "x y is_same margin distance".split(),
     "triplet_loss": "anchor positive negative margin distance penalty".split(),

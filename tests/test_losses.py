@@ -337,7 +337,7 @@ def test_an_integer_margin_is_a_margin(loss):
     [
         ({"embeddings": None}, "embeddings must be an array, got NoneType"),
         ({"embeddings": "abc"}, "embeddings must be an array, got str"),
-        ({"labels": None}, "labels must be an array of integers, got object"),
+        ({"labels": None}, "labels must be an array of integers, got None"),
         ({"labels": ["a", "b", "a", "b"]}, "labels must be an array of integers, got <U1"),
         ({"where": "abcd"}, "where must be an array, got str"),
         ({"penalty": "relu"}, "penalty must be a function such as jax.nn.softplus, got 'relu'"),
