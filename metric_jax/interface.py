@@ -52,6 +52,15 @@ _ARGUMENTS = {
         _REQUIRED,
         as_labels,
     ),
+    "x": Argument(
+        "``[batch, dim]``, floating: one view of every item.", types.Embeddings, _REQUIRED, as_array
+    ),
+    "y": Argument(
+        "``[batch, dim]``, floating: the other view, row i of the same item as row i of x.",
+        types.Embeddings,
+        _REQUIRED,
+        as_array,
+    ),
     "distance": _DISTANCE,
     "similarity": _SIMILARITY,
     "references": Argument(
@@ -116,6 +125,8 @@ _ARGUMENTS = {
     ),
 }
 
+_NEVER_NONE = ("embeddings", "x", "y", "proxies")
+
 BATCH = (
     *("embeddings", "labels", "references", "reference_labels", "reference_where", "with_batch"),
     *("where", "match", "pairs", "reduction", "tile", "axis_name"),
@@ -125,6 +136,8 @@ PROXY = (
     *("embeddings", "labels", "proxies", "proxy_labels", "where", "reduction", "tile", "axis_name"),
     "class_axis",
 )
+TWO_VIEWS = ("x", "y", "where", "reduction", "tile", "axis_name")
+ROWS = ("embeddings", "where", "tile", "axis_name")
 
 _RAISES = """\
 Raises:
@@ -140,8 +153,8 @@ def publish(
     documented: Callable[..., Any],
     *,
     shared: Sequence[str],
-    measure: str,
-    default: Distance,
+    measure: str = "",
+    default: Distance | None = None,
     static: Sequence[str] = (),
     within: Mapping[str, Limits] | None = None,
 ) -> Callable[..., Any]:
@@ -150,8 +163,8 @@ def publish(
     Args:
         run: What to compute.
         documented: Whose name, docstring and own keyword arguments the public function has.
-        shared: Which of the shared arguments it takes: `BATCH`, `MINER` or `PROXY`.
-        measure: What the distance argument is called: ``"distance"`` or ``"similarity"``.
+        shared: Which of the shared arguments it takes: `BATCH`, `MINER`, `PROXY`, `TWO_VIEWS` or `ROWS`.
+        measure: What the distance argument is called: ``"distance"`` or ``"similarity"``; empty if there is none.
         default: Its default.
         static: The own arguments that are not arrays.
         within: The limits of own arguments.
@@ -161,7 +174,7 @@ def publish(
     """
     arguments = {name: _ARGUMENTS[name] for name in shared}
     required = {name: argument for name, argument in arguments.items() if argument.default is _REQUIRED}
-    measured = {measure: dataclasses.replace(_ARGUMENTS[measure], default=default)}
+    measured = {measure: dataclasses.replace(_ARGUMENTS[measure], default=default)} if measure else {}
     arguments = {**required, **measured, **arguments}
     signature = _signature(documented, arguments)
     unknown = {*static, *(within or {})} - set(signature.parameters)
@@ -182,7 +195,7 @@ def publish(
         _check_options(given, measure)
         limits.check(documented.__name__, given, within or {})
         for name, argument in arguments.items():
-            if argument.convert is None or (given[name] is None and name != "embeddings"):
+            if argument.convert is None or (given[name] is None and name not in _NEVER_NONE):
                 continue
             given[name] = argument.convert(given[name], name)
         return traced(**given)
@@ -226,7 +239,8 @@ def _indented(doc: str) -> str:
 
 def _check_options(given: dict[str, Any], measure: str) -> None:
     """Checks what is static: it decides the computation, so it is checked before anything is traced."""
-    check_measure(given[measure], measure)
+    if measure:
+        check_measure(given[measure], measure)
     match = given.get("match")
     if match is not None and not callable(match):
         raise TypeError(f"match must be a function of two labels, got {match!r}")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
@@ -19,9 +20,9 @@ DISTANCES = (mj.euclidean, mj.squared_euclidean, mj.manhattan, mj.cosine)
 PENALTIES = {jax.nn.relu: references.relu, jax.nn.softplus: references.softplus}
 
 
-def reference_options(options: dict[str, Any]) -> dict[str, Any]:
+def reference_options(options: dict[str, Any], default: mj.Distance = mj.euclidean) -> dict[str, Any]:
     """The same options in the words of the references: distances by name, rows in float64."""
-    options = {"distance": mj.euclidean, **options}
+    options = {"distance": default, **options}
     options["distance"] = references.DISTANCES[options["distance"].name]
     if "references" in options:
         options["references"] = np.asarray(options["references"], np.float64)
@@ -30,44 +31,83 @@ def reference_options(options: dict[str, Any]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Loss:
-    """A batch loss, the reference that lists one anchor's terms, and the keyword arguments of its own."""
+    """A batch loss, and the reference that it is held to.
+
+    Attributes:
+        name: What tests call it.
+        function: The loss: ``(embeddings, labels[, proxies], *, ...)``.
+        terms: The reference: lists one anchor's terms, or with ``whole`` those of all anchors; see `references`.
+        own: The keyword arguments of its own. The reference gets the same.
+        measure: The distance or similarity that it is tested with.
+        measures: All that it is tested with where the test looks at rounding or gradients.
+        whole: Whether ``terms`` takes the whole batch.
+        proxies: Those of a proxy loss, of the four classes of `LABELS`.
+        needs: Whether an anchor without a ``"positive"``, a ``"negative"`` or one of ``"both"`` has no term.
+        is_core: Whether it is held to every variant of a property, where the others are held to one.
+    """
 
     name: str
     function: Callable
     terms: Callable
     own: dict[str, Any] = dataclasses.field(default_factory=dict)
+    measure: mj.Distance = mj.euclidean
+    measures: tuple[mj.Distance, ...] = ()
+    whole: bool = False
+    proxies: np.ndarray | None = None
+    needs: str = ""
+    is_core: bool = False
 
-    def __call__(self, embeddings, labels, **options):
+    def __call__(self, embeddings, labels, *, distance=None, proxies=None, **options):
+        distance = distance or self.measure
+        is_similarity = getattr(distance, "is_similarity", False)  # a test may pass something wrong
+        options["similarity" if is_similarity else "distance"] = distance
+        if self.proxies is not None:
+            proxies = self.proxies if proxies is None else proxies
+            options["proxies"] = jnp.asarray(proxies, jnp.promote_types(embeddings.dtype, jnp.float32))
         return self.function(embeddings, labels, **self.own, **options)
 
-    def expected(self, embeddings, labels, **options):
+    def expected(self, embeddings, labels, *, proxies=None, **options):
         own = {name: PENALTIES[value] if name == "penalty" else value for name, value in self.own.items()}
         rows = np.asarray(embeddings, np.float64)
-        return references.batch_loss(self.terms, rows, labels, own=own, **reference_options(options))
+        if self.proxies is not None:
+            centers = self.proxies if proxies is None else np.asarray(proxies, np.float64)
+            options["references"] = centers.reshape(-1, centers.shape[-1])
+            options["reference_labels"] = np.repeat(
+                np.arange(len(centers)), centers[0].size // centers.shape[-1]
+            )
+        options = reference_options(options, self.measure)
+        return references.batch_loss(self.terms, rows, labels, own=own, whole=self.whole, **options)
+
+    @property
+    def all_measures(self):
+        return self.measures or (self.measure,)
 
     @property
     def has_hinge(self):
-        return "margin" in self.own and "penalty" not in self.own
+        """Whether a triplet that keeps the margin costs nothing."""
+        return self.is_core and "margin" in self.own and "penalty" not in self.own
 
     @functools.cache
-    def batch(self, distance=mj.euclidean):
+    def batch(self, distance=None):
         """Embeddings of `LABELS`, float64 but exact in float32, at which the loss is smooth and worth a test.
 
         That is: a hinge has terms on both its sides, and enough beyond it for the value to have digits.
         """
-        options = {"distance": references.DISTANCES[distance.name], "margin": self.own.get("margin", 0.2)}
+        distance = distance or self.measure
+
+        def value(batch):
+            return self.expected(batch, LABELS, distance=distance)
 
         def is_telling(batch):
-            mean = self.expected(batch, LABELS, distance=distance)
             mean_active = self.expected(batch, LABELS, distance=distance, reduction="mean_active")
-            return mean > 0.05 and (mean < mean_active or not self.has_hinge)
+            return value(batch) > 0.05 and (value(batch) < mean_active or not self.has_hinge)
 
-        return next(filter(is_telling, references.smooth_batches(LABELS, DIM, **options)))
+        return next(filter(is_telling, references.smooth_batches(value, LABELS, DIM)))
 
     @functools.cache
-    def expected_gradient(self, distance=mj.euclidean):
+    def expected_gradient(self, distance=None):
         def value(embeddings):
-            return self.expected(embeddings, LABELS, distance=distance)
+            return self.expected(embeddings, LABELS, distance=distance or self.measure)
 
         return references.central_differences(value, self.batch(distance))
 
@@ -91,12 +131,23 @@ class Miner:
 
 SOFT = {"margin": 0.0, "penalty": jax.nn.softplus}
 
+CORE = {"measures": DISTANCES, "is_core": True}
+TRIPLETS = {**CORE, "needs": "both"}
+CENTERS = np.round(np.random.default_rng(9).normal(size=(4, DIM)) * 64) / 64  # a proxy for each class
+SUB_CENTERS = np.round(np.random.default_rng(10).normal(size=(4, 2, DIM)) * 64) / 64
+
 LOSSES = (
-    Loss("contrastive", mj.batch_contrastive_loss, references.contrastive, {"margin": 1.0}),
-    Loss("batch_hard", mj.batch_hard_triplet_loss, references.batch_hard, {"margin": 0.2}),
-    Loss("batch_hard_soft", mj.batch_hard_triplet_loss, references.batch_hard, SOFT),
-    Loss("semi_hard", mj.batch_semi_hard_triplet_loss, references.semi_hard, {"margin": 0.2}),
-    Loss("batch_all", mj.batch_all_triplet_loss, references.batch_all, {"margin": 0.2}),
+    Loss("contrastive", mj.batch_contrastive_loss, references.contrastive, {"margin": 1.0}, **CORE),
+    Loss("batch_hard", mj.batch_hard_triplet_loss, references.batch_hard, {"margin": 0.2}, **TRIPLETS),
+    Loss("batch_hard_soft", mj.batch_hard_triplet_loss, references.batch_hard, SOFT, **TRIPLETS),
+    Loss("semi_hard", mj.batch_semi_hard_triplet_loss, references.semi_hard, {"margin": 0.2}, **TRIPLETS),
+    Loss("batch_all", mj.batch_all_triplet_loss, references.batch_all, {"margin": 0.2}, **TRIPLETS),
+    # triplet: swap, drop
+    # softmax
+    # weighting
+    # ranking
+    # proxy
+    # two views and regularizers
 )
 
 MINERS = (
@@ -104,7 +155,8 @@ MINERS = (
     Miner("semi_hard", mj.mining.batch_semi_hard, references.mine_semi_hard),
 )
 
-TRIPLET_LOSSES = [loss for loss in LOSSES if loss.name != "contrastive"]
+CORE_LOSSES = [loss for loss in LOSSES if loss.is_core]
+TRIPLET_LOSSES = [loss for loss in CORE_LOSSES if loss.needs == "both"]
 HINGE_LOSSES = [loss for loss in TRIPLET_LOSSES if loss.has_hinge]
 
 
@@ -112,7 +164,19 @@ def every(argument, choices):
     return pytest.mark.parametrize(argument, choices, ids=[choice.name for choice in choices])
 
 
+def every_loss_with(argument, choices, rest=()):
+    """Every core loss with every choice, and every other loss with those of ``rest``, or of ``rest(loss)``."""
+    cases = [
+        pytest.param(loss, choice, id=f"{loss.name}-{getattr(choice, 'name', choice)}")
+        for loss in LOSSES
+        for choice in (choices if loss.is_core else rest(loss) if callable(rest) else rest)
+    ]
+    return pytest.mark.parametrize(f"loss, {argument}", cases)
+
+
 every_loss = every("loss", LOSSES)
+every_core_loss = every("loss", CORE_LOSSES)
+every_loss_and_measure = every_loss_with("distance", DISTANCES, lambda loss: loss.all_measures)
 every_triplet_loss = every("loss", TRIPLET_LOSSES)
 every_hinge_loss = every("loss", HINGE_LOSSES)
 every_miner = every("miner", MINERS)
@@ -134,7 +198,7 @@ def tied_rows(n, classes=3):
 
 
 @functools.cache
-def value_and_gradient(loss, distance=mj.euclidean, tile="auto"):
+def value_and_gradient(loss, distance=None, tile="auto"):
     """``(embeddings, labels, where) -> (value, gradient)``, compiled once for all the tests that need it."""
 
     def value(embeddings, labels, where):

@@ -1,11 +1,13 @@
 """What the library is judged by: plain float64 NumPy loops, written from the papers. No jax in here.
 
 A loss is a function of one anchor that lists its terms, one number each, and everything around it (masks, references,
-matches, reductions) is done once, in `batch_loss`, by loops over lists. Slow, and simple enough to be believed.
+matches, reductions) is done once, in `batch_loss`, by loops over lists. Slow, and simple enough to be believed. The
+formulas of the larger families stand in `references_*.py`.
 """
 
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,9 +35,13 @@ def cosine(x, y):
     return 1.0 - cosine_similarity(x, y)
 
 
+def dot_product(x, y):
+    return np.sum(x * y, axis=-1)
+
+
 DISTANCES = {
     distance.__name__: distance
-    for distance in (euclidean, squared_euclidean, manhattan, cosine, cosine_similarity)
+    for distance in (euclidean, squared_euclidean, manhattan, cosine, cosine_similarity, dot_product)
 }
 
 
@@ -89,6 +95,18 @@ def batch_all(distances, positives, negatives, margin=0.2, penalty=relu):
 # From one anchor to a batch.
 
 
+class Anchor(NamedTuple):
+    """An anchor's distances to all references, which are its positives and its negatives; and who they all are."""
+
+    distances: np.ndarray
+    positives: np.ndarray
+    negatives: np.ndarray
+    row: np.ndarray
+    label: np.ndarray
+    references: np.ndarray
+    reference_labels: np.ndarray
+
+
 def anchors(
     embeddings,
     labels,
@@ -100,7 +118,7 @@ def anchors(
     where=None,
     match=None,
 ):
-    """Yields each anchor's distances to all references, which of them are positives, and which are negatives."""
+    """Yields every `Anchor` of a batch."""
     in_own_batch = references is None
     where = np.ones(len(embeddings), bool) if where is None else np.asarray(where)
     if in_own_batch:
@@ -115,18 +133,26 @@ def anchors(
         same = np.array([bool(match(labels[i], label)) for label in reference_labels])
         itself = np.array([in_own_batch and i == j for j in range(len(references))])
         usable = where[i] & reference_where & ~itself
-        yield distances, usable & same, usable & ~same
+        yield Anchor(distances, usable & same, usable & ~same, row, labels[i], references, reference_labels)
 
 
-def batch_loss(terms_of, embeddings, labels, *, own=None, reduction="mean", **pairs):
-    """The loss of a batch: each anchor's terms, reduced. A mean over nothing is 0."""
-    totals, everything = [], []
-    for distances, positives, negatives in anchors(embeddings, labels, **pairs):
-        terms = terms_of(distances, positives, negatives, **(own or {}))
-        totals.append(sum(terms))
-        everything += terms
+def batch_loss(terms_of, embeddings, labels, *, own=None, whole=False, reduction="mean", **pairs):
+    """The loss of a batch: each anchor's terms, reduced.
+
+    ``terms_of(distances, positives, negatives, **own)`` lists one anchor's terms, or gives a tuple of such lists, the
+    parts that are averaged apart; with ``whole``, ``terms_of([Anchor, ...], **own)`` does so for all anchors.
+    """
+    rows, own = list(anchors(embeddings, labels, **pairs)), own or {}
+    found = terms_of(rows, **own) if whole else [terms_of(*row[:3], **own) for row in rows]
+    parts = zip(*(terms if isinstance(terms, tuple) else (terms,) for terms in found), strict=True)
+    return sum(reduced(part, reduction) for part in parts)
+
+
+def reduced(terms, reduction):
+    """A list of each anchor's terms as one number, or one an anchor. A mean over nothing is 0."""
+    everything = [term for of_anchor in terms for term in of_anchor]
     if reduction == "none":
-        return np.array(totals, float)
+        return np.array([sum(of_anchor) for of_anchor in terms], float)
     if reduction == "sum":
         return float(sum(everything))
     counted = {"mean": everything, "mean_active": [term for term in everything if term != 0]}[reduction]
@@ -139,7 +165,7 @@ def batch_loss(terms_of, embeddings, labels, *, own=None, reduction="mean", **pa
 def mine_batch_hard(embeddings, labels, **pairs):
     """``(positive, negative, valid)``, each ``[n]``: the farthest positive and the nearest negative of each anchor."""
     mined = []
-    for distances, positives, negatives in anchors(embeddings, labels, **pairs):
+    for distances, positives, negatives, *_ in anchors(embeddings, labels, **pairs):
         if positives.any() and negatives.any():
             farthest = max(np.flatnonzero(positives), key=lambda j, d=distances: d[j])
             nearest = min(np.flatnonzero(negatives), key=lambda j, d=distances: d[j])
@@ -154,7 +180,7 @@ def mine_semi_hard(embeddings, labels, *, max_positives=None, **pairs):
     count = len(embeddings if pairs.get("references") is None else pairs["references"])
     slots = min(max_positives or count, count)
     mined = []
-    for distances, positives, negatives in anchors(embeddings, labels, **pairs):
+    for distances, positives, negatives, *_ in anchors(embeddings, labels, **pairs):
         row = []
         for positive in np.flatnonzero(positives) if negatives.any() else ():
             farther = [j for j in np.flatnonzero(negatives) if distances[j] > distances[positive]]
@@ -175,7 +201,7 @@ def summary(embeddings, labels, *, margin=0.2, distance=euclidean, where=None):
     pairs = {"distance": distance, "where": where}
     positive_distances, negative_distances, hard = [], [], []
     hard_positives = hard_negatives = 0
-    for distances, positives, negatives in anchors(embeddings, labels, **pairs):
+    for distances, positives, negatives, *_ in anchors(embeddings, labels, **pairs):
         positive_distances += list(distances[positives])
         negative_distances += list(distances[negatives])
         hard += batch_hard(distances, positives, negatives, margin)
@@ -248,25 +274,22 @@ def central_differences(function, x, step=1e-4):
     return slopes
 
 
-def smallest_gap(embeddings, labels, *, distance, margin):
-    """How near the batch is to a kink: an argmax about to change, a hinge at its corner, a distance or a |x| at 0."""
-    gaps = []
-    for distances, positives, negatives in anchors(embeddings, labels, distance=distance):
-        others = distances[positives | negatives]
-        gaps += [abs(a - b) for a, b in itertools.combinations(others, 2)]
-        gaps += list(others) + list(abs(margin - others))
-        gaps += [abs(p - n + margin) for p in distances[positives] for n in distances[negatives]]
-    for x, y in itertools.combinations(embeddings, 2):
-        gaps += list(abs(x - y))
-    return min(gaps)
+def random_batch(labels, dim, seed):
+    """Rows around a center per class, exact in float32."""
+    generator = np.random.default_rng(seed)
+    centers = generator.normal(size=(max(labels) + 1, dim))
+    rows = 0.5 * centers[labels] + 0.5 * generator.normal(size=(len(labels), dim))
+    return np.round(rows * 1024) / 1024
 
 
-def smooth_batches(labels, dim, *, distance, margin, gap=2e-3):
-    """Random rows around a center per class, exact in float32: every batch of them whose every gap exceeds ``gap``."""
+def smooth_batches(function, labels, dim):
+    """The random batches at which a function has a gradient: differences by a small and a large step agree on it.
+
+    Near a kink (an argmax about to change, a hinge at its corner, a distance of 0) they do not. The large step is the
+    distance that is kept from any.
+    """
     for seed in itertools.count():
-        generator = np.random.default_rng(seed)
-        centers = generator.normal(size=(max(labels) + 1, dim))
-        rows = 0.5 * centers[labels] + 0.5 * generator.normal(size=(len(labels), dim))
-        embeddings = np.round(rows * 1024) / 1024
-        if smallest_gap(embeddings, labels, distance=distance, margin=margin) > gap:
-            yield embeddings
+        batch = random_batch(labels, dim, seed)
+        near, far = (central_differences(function, batch, step) for step in (1e-5, 5e-4))
+        if np.abs(near - far).max() < 1e-6 * np.abs(near).max():
+            yield batch
