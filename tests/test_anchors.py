@@ -30,7 +30,7 @@ def nca_terms(distances, positives, negatives, scale=1.0):
     )
 
 
-NCA = Loss("nca", nca_loss, nca_terms, {"scale": 0.7})
+NCA = Loss("nca", nca_loss, nca_terms, {"scale": 0.7}, mj.squared_euclidean)
 SQUARED = {"distance": mj.squared_euclidean}
 
 
