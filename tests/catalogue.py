@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +18,24 @@ DIM = 3
 LABELS = np.array([0, 1, 0, 2, 1, 0, 3, 2])  # classes of 3, 2, 2 and 1, never two of a class side by side
 N = len(LABELS)
 DISTANCES = (mj.euclidean, mj.squared_euclidean, mj.manhattan, mj.cosine)
+
+
+class Precision(NamedTuple):
+    """A type to compute in, and how near to a float64 reference that must come, relatively."""
+
+    dtype: type
+    tolerance: float
+
+
+PRECISIONS = {"float64": Precision(np.float64, 1e-10), "float32": Precision(np.float32, 1e-5)}
+EVERYTHING = np.ones(N, bool)
 PENALTIES = {jax.nn.relu: references.relu, jax.nn.softplus: references.softplus}
 
 
-def reference_options(options: dict[str, Any], default: mj.Distance = mj.euclidean) -> dict[str, Any]:
+def reference_options(options: dict[str, Any], default: mj.Distance | None = mj.euclidean) -> dict[str, Any]:
     """The same options in the words of the references: distances by name, rows in float64."""
-    options = {"distance": default, **options}
-    options["distance"] = references.DISTANCES[options["distance"].name]
+    distance = options.pop("distance", None) or default or mj.euclidean
+    options = {**options, "distance": references.DISTANCES[distance.name]}
     if "references" in options:
         options["references"] = np.asarray(options["references"], np.float64)
     return options
@@ -38,11 +50,12 @@ class Loss:
         function: The loss: ``(embeddings, labels[, proxies], *, ...)``.
         terms: The reference: lists one anchor's terms, or with ``whole`` those of all anchors; see `references`.
         own: The keyword arguments of its own. The reference gets the same.
-        measure: The distance or similarity that it is tested with.
+        measure: The distance or similarity that it is tested with; None if it has none.
         measures: All that it is tested with where the test looks at rounding or gradients.
         whole: Whether ``terms`` takes the whole batch.
         proxies: Those of a proxy loss, of the four classes of `LABELS`.
         needs: Whether an anchor without a ``"positive"``, a ``"negative"`` or one of ``"both"`` has no term.
+        has_classes: Whether its labels are classes, of which only equality counts.
         is_core: Whether it is held to every variant of a property, where the others are held to one.
     """
 
@@ -50,17 +63,19 @@ class Loss:
     function: Callable
     terms: Callable
     own: dict[str, Any] = dataclasses.field(default_factory=dict)
-    measure: mj.Distance = mj.euclidean
+    measure: mj.Distance | None = mj.euclidean
     measures: tuple[mj.Distance, ...] = ()
     whole: bool = False
     proxies: np.ndarray | None = None
     needs: str = ""
+    has_classes: bool = True
     is_core: bool = False
 
     def __call__(self, embeddings, labels, *, distance=None, proxies=None, **options):
         distance = distance or self.measure
-        is_similarity = getattr(distance, "is_similarity", False)  # a test may pass something wrong
-        options["similarity" if is_similarity else "distance"] = distance
+        if distance is not None:
+            is_similarity = getattr(distance, "is_similarity", False)  # a test may pass something wrong
+            options["similarity" if is_similarity else "distance"] = distance
         if self.proxies is not None:
             proxies = self.proxies if proxies is None else proxies
             options["proxies"] = jnp.asarray(proxies, jnp.promote_types(embeddings.dtype, jnp.float32))
@@ -81,6 +96,24 @@ class Loss:
     @property
     def all_measures(self):
         return self.measures or (self.measure,)
+
+    def takes(self, argument):
+        """Whether the loss has this one of the shared arguments."""
+        return argument in inspect.signature(self.function).parameters
+
+    @property
+    def is_euclidean(self):
+        """Whether it compares positions, which may be moved together."""
+        return self.measure in (mj.euclidean, mj.squared_euclidean, mj.manhattan)
+
+    def moved(self, move):
+        """The loss with its proxies, if it has any, moved along."""
+        return self if self.proxies is None else dataclasses.replace(self, proxies=move(self.proxies))
+
+    @property
+    def numbers(self):
+        """The own arguments that are numbers and may be learned."""
+        return {name: value for name, value in self.own.items() if isinstance(value, float)}
 
     @property
     def has_hinge(self):
@@ -164,19 +197,32 @@ def every(argument, choices):
     return pytest.mark.parametrize(argument, choices, ids=[choice.name for choice in choices])
 
 
-def every_loss_with(argument, choices, rest=()):
+def every_loss_with(argument, choices, rest=(), losses=LOSSES):
     """Every core loss with every choice, and every other loss with those of ``rest``, or of ``rest(loss)``."""
     cases = [
         pytest.param(loss, choice, id=f"{loss.name}-{getattr(choice, 'name', choice)}")
-        for loss in LOSSES
+        for loss in losses
         for choice in (choices if loss.is_core else rest(loss) if callable(rest) else rest)
     ]
-    return pytest.mark.parametrize(f"loss, {argument}", cases)
+    return pytest.mark.parametrize(("loss", argument), cases)
+
+
+def every_loss_in(*precisions, losses=LOSSES):
+    """Every core loss in both precisions, and every other loss in these."""
+    cases = [
+        pytest.param(loss, precision, id=f"{loss.name}-{name}")
+        for loss in losses
+        for name, precision in PRECISIONS.items()
+        if loss.is_core or name in precisions
+    ]
+    return pytest.mark.parametrize(("loss", "precision"), cases, indirect=["precision"])
 
 
 every_loss = every("loss", LOSSES)
 every_core_loss = every("loss", CORE_LOSSES)
+every_loss_in_both = every_loss_in("float64", "float32")
 every_loss_and_measure = every_loss_with("distance", DISTANCES, lambda loss: loss.all_measures)
+every_loss_of_references = every("loss", [loss for loss in LOSSES if loss.takes("references")])
 every_triplet_loss = every("loss", TRIPLET_LOSSES)
 every_hinge_loss = every("loss", HINGE_LOSSES)
 every_miner = every("miner", MINERS)
@@ -198,13 +244,35 @@ def tied_rows(n, classes=3):
 
 
 @functools.cache
-def value_and_gradient(loss, distance=None, tile="auto"):
+def compiled(loss, distance=None, tile="auto"):
     """``(embeddings, labels, where) -> (value, gradient)``, compiled once for all the tests that need it."""
 
     def value(embeddings, labels, where):
-        return loss(embeddings, labels, where=where, distance=distance, tile=tile)
+        options = {name: given for name, given in (("tile", tile),) if loss.takes(name)}
+        return loss(embeddings, labels, where=where, distance=distance, **options)
 
     return jax.jit(jax.value_and_grad(value))
+
+
+def value_and_gradient(loss, distance=None, tile="auto"):
+    """The same, with a mask of all rows where there is none: one compilation serves both."""
+    step = compiled(loss, distance, tile)
+
+    def run(embeddings, labels, where=None):
+        return step(embeddings, labels, np.ones(len(embeddings), bool) if where is None else where)
+
+    return run
+
+
+@functools.cache
+def with_references(loss):
+    """``(embeddings, labels, references, reference_labels, reference_where) -> (sum, (gradient to each))``."""
+
+    def value(embeddings, labels, references, reference_labels, reference_where):
+        options = {"references": references, "reference_labels": reference_labels}
+        return loss(embeddings, labels, **options, reference_where=reference_where, reduction="sum")
+
+    return jax.jit(jax.value_and_grad(value, argnums=(0, 2)))
 
 
 @functools.cache

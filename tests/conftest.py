@@ -1,22 +1,12 @@
 """Fixtures of the numerical tests. Being here, it also lets `tests/oracles` import this folder's modules."""
 
-from typing import NamedTuple
-
 import jax
 import numpy as np
 import pytest
+from catalogue import PRECISIONS
 
 
-class Precision(NamedTuple):
-    """A type to compute in, and how near to a float64 reference that must come, relatively."""
-
-    dtype: type
-    tolerance: float
-
-
-@pytest.fixture(
-    params=[Precision(np.float64, 1e-10), Precision(np.float32, 1e-5)], ids=["float64", "float32"]
-)
+@pytest.fixture(params=PRECISIONS.values(), ids=PRECISIONS)
 def precision(request):
     with jax.enable_x64(request.param.dtype is np.float64):
         yield request.param

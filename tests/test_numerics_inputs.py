@@ -14,16 +14,22 @@ from catalogue import (
     MINERS,
     N,
     every,
-    every_distance,
+    every_core_loss,
     every_hinge_loss,
-    every_loss,
+    every_loss_and_measure,
+    every_loss_of_references,
+    every_loss_with,
     random_rows,
     value_and_gradient,
+    with_references,
 )
 
 import metric_jax as mj
 
 # N8: labels.
+
+LABEL_LOSSES = [loss for loss in LOSSES if loss.has_classes and loss.proxies is None]
+every_label_loss = every("loss", LABEL_LOSSES)
 
 
 @pytest.mark.parametrize("big", [2**32 + 1, 2**40 + 1, -(2**32) + 1], ids=str)
@@ -47,24 +53,17 @@ def test_N8_labels_of_two_kinds_do_not_mix():
         mj.batch_hard_triplet_loss(batch, signed, references=batch, reference_labels=unsigned)
 
 
-@every_loss
-def test_N8_labels_beyond_float32_stay_distinct(loss):
-    """2²⁴ and 2²⁴ + 1 are one number in float32."""
-    expected, _ = value_and_gradient(loss)(random_rows(), LABELS, None)
-    value, _ = value_and_gradient(loss)(random_rows(), LABELS + 2**24 - 1, None)
-    assert value == expected
-
-
-@every_loss
+@every_label_loss
 def test_N8_only_equality_of_labels_counts(loss):
-    expected, _ = value_and_gradient(loss)(random_rows(), LABELS, None)
-    for names in ([-1, 0, -(2**31), 2**31 - 1], [7, 3, 5, 2]):
-        assert value_and_gradient(loss)(random_rows(), np.array(names)[LABELS], None)[0] == expected
-    for dtype in (np.int8, np.uint8, np.int64, np.uint32):
-        assert value_and_gradient(loss)(random_rows(), LABELS.astype(dtype), None)[0] == expected
+    """2²⁴ and 2²⁴ + 1 are one number in float32."""
+    expected, _ = value_and_gradient(loss)(random_rows(), LABELS)
+    for names in ([-1, 0, -(2**31), 2**31 - 1], [7, 3, 5, 2], np.arange(4) + 2**24 - 1):
+        assert value_and_gradient(loss)(random_rows(), np.array(names)[LABELS])[0] == expected
+    for dtype in (np.int8, np.uint8, np.int64, np.uint32) if loss.is_core else ():
+        assert value_and_gradient(loss)(random_rows(), LABELS.astype(dtype))[0] == expected
 
 
-@every("function", [*LOSSES, *MINERS])
+@every("function", [*LABEL_LOSSES, *MINERS])
 def test_N8_labels_that_are_not_classes_raise(function):
     for labels in (LABELS.astype(np.float32), LABELS > 1):
         with pytest.raises(TypeError, match="labels must be integers"):
@@ -124,28 +123,26 @@ def test_N12_a_batch_far_from_the_origin_is_not_collapsed():
 
 
 @pytest.mark.parametrize("row", [0, 6], ids=["in_a_class", "alone_in_its_class"])
-@every_distance
-@every_loss
+@every_loss_and_measure
 def test_N13_nan_in_a_valid_row_reaches_the_loss(loss, distance, row):
     for coordinates in (0, slice(None)):
         batch = random_rows()
         batch[row, coordinates] = np.nan
-        value, _ = value_and_gradient(loss, distance)(batch, LABELS, None)
+        value, _ = value_and_gradient(loss, distance)(batch, LABELS)
         assert np.isnan(value)
 
 
-@pytest.mark.parametrize("n", [N, 600])
-@every_loss
+@every_loss_with("n", [N, 600], [600])
 def test_N13_nan_reaches_the_loss_though_every_anchor_has_better_to_choose(loss, n):
     labels = np.where(np.arange(n) == 6, 3, np.arange(n) % 3)  # row 6 is alone in its class
     batch = (random_rows(n=n) / 100 + 10 * labels[:, None]).astype(np.float32)
     batch[6] = np.nan
-    value, _ = value_and_gradient(loss)(batch, labels, None)
+    value, _ = value_and_gradient(loss)(batch, labels)
     assert np.isnan(value)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "mean_active", "sum"])
-@every_loss
+@every_core_loss
 def test_N13_nan_reaches_every_reduction(loss, reduction):
     batch = random_rows()
     batch[0, 0] = np.nan
@@ -153,9 +150,9 @@ def test_N13_nan_reaches_every_reduction(loss, reduction):
 
 
 @pytest.mark.parametrize("row", [0, 1, 3])
-@every_loss
+@every_loss_of_references
 def test_N13_nan_in_a_reference_reaches_the_loss(loss, row):
     memory = random_rows(1)
     memory[row, 0] = np.nan
-    value = loss(random_rows(), LABELS, references=memory, reference_labels=LABELS, reduction="sum")
+    value, _ = with_references(loss)(random_rows(), LABELS, memory, LABELS, np.ones(N, bool))
     assert np.isnan(value)

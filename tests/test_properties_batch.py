@@ -13,6 +13,7 @@ from catalogue import (
     assert_same_triplets,
     every,
     every_loss,
+    every_loss_with,
     every_miner,
     mine,
     random_rows,
@@ -30,8 +31,8 @@ ORDER = np.random.default_rng(0).permutation(N)
 @every_loss
 def test_P3_permuting_the_rows(loss, precision):
     rows = loss.batch().astype(precision.dtype)
-    value, gradient = value_and_gradient(loss)(rows, LABELS, None)
-    permuted_value, permuted_gradient = value_and_gradient(loss)(rows[ORDER], LABELS[ORDER], None)
+    value, gradient = value_and_gradient(loss)(rows, LABELS)
+    permuted_value, permuted_gradient = value_and_gradient(loss)(rows[ORDER], LABELS[ORDER])
     assert_close(permuted_value, value, precision.tolerance)
     assert_close(permuted_gradient, gradient[ORDER], precision.tolerance)
 
@@ -48,11 +49,10 @@ def padded(rows, padding):
     return embeddings, labels, where
 
 
-@pytest.mark.parametrize("padding", [1, 7, N])
-@every_loss
+@every_loss_with("padding", [1, 7, N], [7])
 def test_P3_padding_changes_nothing(loss, padding, precision):
     rows = loss.batch().astype(precision.dtype)
-    value, gradient = value_and_gradient(loss)(rows, LABELS, None)
+    value, gradient = value_and_gradient(loss)(rows, LABELS)
     embeddings, labels, where = padded(rows, padding)
     padded_value, padded_gradient = value_and_gradient(loss)(embeddings, labels, where)
     assert_close(padded_value, value, precision.tolerance)
@@ -88,21 +88,19 @@ def test_P3_mining_padded_rows(miner, padding, precision):
 # P6: tiles.
 
 
-@pytest.mark.parametrize("tile", [1, 3, N, N + 1])
-@every_loss
+@every_loss_with("tile", [1, 3, N, N + 1], lambda loss: [3] if loss.takes("tile") else [])
 def test_P6_tiles_equal_dense(loss, tile, precision):
     rows = loss.batch().astype(precision.dtype)
-    value, gradient = value_and_gradient(loss)(rows, LABELS, None)
-    tiled_value, tiled_gradient = value_and_gradient(loss, tile=tile)(rows, LABELS, None)
+    value, gradient = value_and_gradient(loss)(rows, LABELS)
+    tiled_value, tiled_gradient = value_and_gradient(loss, tile=tile)(rows, LABELS)
     assert_close(tiled_value, value, precision.tolerance)
     assert_close(tiled_gradient, gradient, precision.tolerance)
 
 
-@pytest.mark.parametrize("tile", [1, 3])
-@every_loss
+@every_loss_with("tile", [1, 3], lambda loss: [3] if loss.takes("tile") else [])
 def test_P6_ties_across_tile_edges(loss, tile, precision):
     rows, labels = tied_rows(N)
-    value, gradient = value_and_gradient(loss)(rows.astype(precision.dtype), labels, None)
+    value, gradient = value_and_gradient(loss)(rows.astype(precision.dtype), labels)
     tiled_value, tiled_gradient = value_and_gradient(loss, tile=tile)(
         rows.astype(precision.dtype), labels, None
     )

@@ -9,15 +9,21 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-import references
 from catalogue import (
+    CORE_LOSSES,
     DIM,
+    EVERYTHING,
     LABELS,
+    LOSSES,
     N,
     assert_close,
     assert_same_triplets,
+    compiled,
+    every,
     every_loss,
+    every_loss_in,
+    every_loss_in_both,
+    every_loss_with,
     every_miner,
     mine,
     random_rows,
@@ -29,56 +35,56 @@ from jax.sharding import PartitionSpec as P
 # P2: jit, vmap, compilations.
 
 
-@every_loss
-def test_P2_jit_equals_eager(loss, precision):
+@every_loss_in("float32", losses=CORE_LOSSES)
+def test_P2_jit_equals_op_by_op(loss, precision):
     rows = loss.batch().astype(precision.dtype)
     with jax.disable_jit():
         eager_value, eager_gradient = jax.value_and_grad(loss)(jnp.asarray(rows), jnp.asarray(LABELS))
-    value, gradient = value_and_gradient(loss)(rows, LABELS, None)
+    value, gradient = value_and_gradient(loss)(rows, LABELS)
     assert_close(value, eager_value, precision.tolerance)
     assert_close(gradient, eager_gradient, precision.tolerance)
 
 
 @every_loss
+def test_P2_jit_equals_eager_and_a_second_call_compiles_nothing(loss, compilations):
+    def step(rows):
+        rows, labels = jnp.asarray(rows, jnp.float32), jnp.asarray(LABELS)
+        return jax.block_until_ready((loss(rows, labels), jax.grad(loss)(rows, labels)))
+
+    eager = step(loss.batch())
+    before = compilations()
+    step(random_rows(1))
+    assert compilations() == before
+    jitted = value_and_gradient(loss)(loss.batch().astype(np.float32), LABELS)
+    for found, expected in zip(jitted, eager, strict=True):
+        assert_close(found, expected, 1e-5)
+
+
+@every_loss_in_both
 def test_P2_vmap_equals_loop(loss, precision):
     batches = np.stack([loss.batch(), random_rows()]).astype(precision.dtype)
     labels = np.stack([LABELS, np.roll(LABELS, 1)])
-    step = value_and_gradient(loss)
-    values, gradients = jax.jit(jax.vmap(lambda e, y: step(e, y, None)))(batches, labels)
+    step = compiled(loss)
+    values, gradients = jax.jit(jax.vmap(lambda e, y: step(e, y, EVERYTHING)))(batches, labels)
     for i in range(2):
-        value, gradient = step(batches[i], labels[i], None)
+        value, gradient = step(batches[i], labels[i], EVERYTHING)
         assert_close(values[i], value, precision.tolerance)
         assert_close(gradients[i], gradient, precision.tolerance)
 
 
-@every_loss
-def test_P2_a_second_call_compiles_nothing(loss, compilations):
-    def step(seed):
-        rows, labels = jnp.asarray(random_rows(seed)), jnp.asarray(LABELS)
-        return jax.block_until_ready((loss(rows, labels), jax.grad(loss)(rows, labels)))
+@every("loss", [loss for loss in LOSSES if loss.numbers])
+def test_P2_another_margin_or_temperature_compiles_nothing(loss, compilations):
+    rows = loss.batch().astype(np.float32)
 
-    step(0)
+    def step(factor):
+        own = {name: jnp.float32(factor * number) for name, number in loss.numbers.items()}
+        return dataclasses.replace(loss, own={**loss.own, **own})(rows, LABELS)
+
+    first = step(1.0)
     before = compilations()
-    step(1)
+    second = step(0.99)
     assert compilations() == before
-
-
-@every_loss
-def test_P2_a_margin_is_traced_and_learnable(loss, compilations):
-    def value(margin):
-        return loss.function(
-            loss.batch().astype(np.float32), LABELS, **{**loss.own, "margin": jnp.float32(margin)}
-        )
-
-    def expected(margin):
-        return dataclasses.replace(loss, own={**loss.own, "margin": margin}).expected(loss.batch(), LABELS)
-
-    slope = references.central_differences(expected, np.array(loss.own["margin"]))
-    assert_close(jax.grad(value)(loss.own["margin"]), slope, 1e-5)
-    value(1.4)
-    before = compilations()
-    value(1.5)
-    assert compilations() == before
+    assert first != second or set(loss.numbers) <= {"margin"}
 
 
 @every_miner
@@ -103,6 +109,8 @@ def test_P2_a_second_mining_compiles_nothing(miner, compilations):
 # P5: four devices are one.
 
 WHERE = np.arange(N) != 4  # one device has a row less than the others
+SHARDED = [loss for loss in LOSSES if loss.takes("axis_name")]
+REDUCED = [loss for loss in SHARDED if loss.takes("reduction")]
 
 
 @functools.cache
@@ -118,12 +126,13 @@ def sharded(*arrays):
     return [jax.device_put(array, NamedSharding(mesh(), P("data"))) for array in arrays]
 
 
-@every_loss
+@every_loss_in("float64", losses=SHARDED)
 def test_P5_shard_map_differentiated_outside(loss, precision):
     rows = loss.batch().astype(precision.dtype)
+    options = {"tile": 1} if loss.takes("tile") else {}
 
     def local(embeddings, labels, where):
-        return loss(embeddings, labels, where=where, axis_name="data", tile=1)
+        return loss(embeddings, labels, where=where, axis_name="data", **options)
 
     on_four = on_devices(local, P("data"), P())
     value, gradient = jax.jit(jax.value_and_grad(on_four))(rows, LABELS, WHERE)
@@ -132,7 +141,7 @@ def test_P5_shard_map_differentiated_outside(loss, precision):
     assert_close(gradient, expected_gradient, precision.tolerance)
 
 
-@every_loss
+@every_loss_in("float32", losses=SHARDED)
 def test_P5_shard_map_differentiated_inside(loss, precision):
     rows = loss.batch().astype(precision.dtype)
     weights = np.random.default_rng(0).normal(size=(DIM, DIM)).astype(precision.dtype)
@@ -149,8 +158,7 @@ def test_P5_shard_map_differentiated_inside(loss, precision):
     assert_close(gradient, expected_gradient, precision.tolerance)
 
 
-@pytest.mark.parametrize("reduction", ["mean_active", "sum", "none"])
-@every_loss
+@every_loss_with("reduction", ["mean_active", "sum", "none"], ["none"], losses=REDUCED)
 def test_P5_shard_map_reductions(loss, reduction):
     def local(embeddings, labels):
         return loss(embeddings, labels, reduction=reduction, axis_name="data")
@@ -160,7 +168,7 @@ def test_P5_shard_map_reductions(loss, reduction):
     assert_close(value, loss.expected(loss.batch(), LABELS, reduction=reduction), 1e-5)
 
 
-@every_loss
+@every_loss_in("float64", losses=[loss for loss in SHARDED if loss.takes("references")])
 def test_P5_shard_map_with_references(loss, precision):
     rows, memory = loss.batch().astype(precision.dtype), random_rows(7, n=12).astype(precision.dtype)
     memory_labels = np.tile(LABELS, 2)[:12]
@@ -178,7 +186,7 @@ def test_P5_shard_map_with_references(loss, precision):
     jax.tree.map(functools.partial(assert_close, tolerance=precision.tolerance), found, expected)
 
 
-@every_loss
+@every_loss_in("float32")
 def test_P5_sharded_inputs_under_plain_jit(loss, precision):
     rows = loss.batch().astype(precision.dtype)
     value, gradient = value_and_gradient(loss)(*sharded(rows, LABELS, WHERE))
@@ -214,10 +222,9 @@ SHAPES = (
 )
 
 
-@pytest.mark.parametrize("tile", ["auto", 3])
-@every_loss
+@every_loss_with("tile", ["auto", 3], [3])
 def test_P8_value_and_gradient_lower_for_every_platform(loss, tile):
-    exported = jax.export.export(value_and_gradient(loss, tile=tile), platforms=PLATFORMS)(*SHAPES)
+    exported = jax.export.export(compiled(loss, tile=tile), platforms=PLATFORMS)(*SHAPES)
     assert exported.platforms == PLATFORMS
 
 

@@ -3,18 +3,24 @@
 In float64, to 1e-10, which shows a wrong formula, and in float32, to 1e-5, which shows a wrong implementation.
 """
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import references
 from catalogue import (
     DIM,
     LABELS,
+    LOSSES,
     N,
     assert_close,
     assert_same_triplets,
     every,
-    every_distance,
     every_loss,
+    every_loss_and_measure,
+    every_loss_with,
     every_miner,
     mine,
     random_rows,
@@ -26,14 +32,31 @@ import metric_jax as mj
 # P1: gradients.
 
 
-@every_distance
-@every_loss
+@every_loss_and_measure
 def test_P1_gradient(loss, distance, precision):
     batch = loss.batch(distance)
-    value, gradient = value_and_gradient(loss, distance)(batch.astype(precision.dtype), LABELS, None)
+    value, gradient = value_and_gradient(loss, distance)(batch.astype(precision.dtype), LABELS)
     assert value.dtype == gradient.dtype == precision.dtype
     assert_close(value, loss.expected(batch, LABELS, distance=distance), precision.tolerance)
     assert_close(gradient, loss.expected_gradient(distance), max(precision.tolerance, 1e-8))
+
+
+@every("loss", [loss for loss in LOSSES if loss.numbers])
+def test_P1_gradient_to_every_number(loss, x64):
+    """Margins, temperatures and the like are plain arguments: whoever wants to may learn them."""
+
+    def value(numbers):
+        return dataclasses.replace(loss, own={**loss.own, **numbers})(jnp.asarray(loss.batch()), LABELS)
+
+    slopes = jax.jit(jax.grad(value))(loss.numbers)
+    for name, number in loss.numbers.items():
+
+        def expected(number, name=name):
+            own = {**loss.own, name: float(number)}
+            return dataclasses.replace(loss, own=own).expected(loss.batch(), LABELS)
+
+        slope = references.central_differences(expected, np.array(number))
+        np.testing.assert_allclose(slopes[name], slope, rtol=1e-7, atol=1e-9, err_msg=name)
 
 
 # P4: what a distance does not see, its losses do not see.
@@ -41,41 +64,52 @@ def test_P1_gradient(loss, distance, precision):
 SHIFT = np.array([16.0, -8.0, 32.0])
 ROTATION = np.linalg.qr(np.random.default_rng(0).normal(size=(DIM, DIM)))[0]
 LENGTHS = 2.0 ** np.arange(-3, N - 3)[:, None]
+OF_POSITIONS = (mj.euclidean, mj.squared_euclidean, mj.manhattan)
+OF_LENGTHS = (mj.cosine, mj.cosine_similarity)
 
 
-@every("distance", [mj.euclidean, mj.squared_euclidean, mj.manhattan])
-@every_loss
+def measures_in(*measures):
+    """Every core loss with each of these that is a distance, and every other with its own if it is among them."""
+    distances = [measure for measure in measures if not measure.is_similarity]
+    return every_loss_with(
+        "distance", distances, lambda loss: [d for d in loss.all_measures[:1] if d in measures]
+    )
+
+
+@measures_in(*OF_POSITIONS)
 def test_P4_translation(loss, distance, precision):
-    step, batch = value_and_gradient(loss, distance), loss.batch(distance)
-    value, gradient = step(batch.astype(precision.dtype), LABELS, None)
-    moved_value, moved_gradient = step((batch + SHIFT).astype(precision.dtype), LABELS, None)
+    batch = loss.batch(distance)
+    value, gradient = value_and_gradient(loss, distance)(batch.astype(precision.dtype), LABELS)
+    moved = value_and_gradient(loss.moved(lambda rows: rows + SHIFT), distance)
+    moved_value, moved_gradient = moved((batch + SHIFT).astype(precision.dtype), LABELS)
     assert_close(moved_value, value, precision.tolerance)
     assert_close(moved_gradient, gradient, precision.tolerance)
 
 
-@every("distance", [mj.euclidean, mj.squared_euclidean, mj.cosine])
-@every_loss
+@measures_in(mj.euclidean, mj.squared_euclidean, mj.cosine, mj.cosine_similarity, mj.dot_product)
 def test_P4_rotation(loss, distance, precision):
-    step, batch = value_and_gradient(loss, distance), loss.batch(distance)
-    value, gradient = step(batch.astype(precision.dtype), LABELS, None)
-    turned_value, turned_gradient = step((batch @ ROTATION).astype(precision.dtype), LABELS, None)
+    batch = loss.batch(distance)
+    value, gradient = value_and_gradient(loss, distance)(batch.astype(precision.dtype), LABELS)
+    turned = value_and_gradient(loss.moved(lambda rows: rows @ ROTATION), distance)
+    turned_value, turned_gradient = turned((batch @ ROTATION).astype(precision.dtype), LABELS)
     assert_close(turned_value, value, precision.tolerance)
     assert_close(turned_gradient, gradient @ ROTATION, precision.tolerance)
 
 
-@every("distance", [mj.euclidean, mj.squared_euclidean, mj.manhattan])
-@every_loss
+@measures_in(*OF_POSITIONS)
 def test_P4_gradient_rows_sum_to_zero(loss, distance, precision):
+    if loss.proxies is not None:
+        pytest.skip("the rows are pulled towards proxies, which stay where they are")
     batch = loss.batch(distance).astype(precision.dtype)
-    gradient = np.asarray(value_and_gradient(loss, distance)(batch, LABELS, None)[1])
+    gradient = np.asarray(value_and_gradient(loss, distance)(batch, LABELS)[1])
     np.testing.assert_allclose(gradient.sum(axis=0), 0, atol=precision.tolerance * np.abs(gradient).max())
 
 
-@every_loss
-def test_P4_cosine_does_not_see_lengths(loss, precision):
-    step, batch = value_and_gradient(loss, mj.cosine), loss.batch(mj.cosine)
-    value, gradient = step(batch.astype(precision.dtype), LABELS, None)
-    scaled_value, scaled_gradient = step((batch * LENGTHS).astype(precision.dtype), LABELS, None)
+@measures_in(*OF_LENGTHS)
+def test_P4_cosine_does_not_see_lengths(loss, distance, precision):
+    step, batch = value_and_gradient(loss, distance), loss.batch(distance)
+    value, gradient = step(batch.astype(precision.dtype), LABELS)
+    scaled_value, scaled_gradient = step((batch * LENGTHS).astype(precision.dtype), LABELS)
     assert_close(scaled_value, value, precision.tolerance)
     assert_close(scaled_gradient * LENGTHS, gradient, precision.tolerance)
     along = np.sum(gradient * batch, axis=1)  # a row moves along itself: only its direction should move
@@ -107,8 +141,8 @@ def test_P4_mining_by_cosine_does_not_see_lengths(miner, precision):
 @every_loss
 def test_P7_half_precision_is_computed_in_float32(loss, half):
     rows = jnp.asarray(loss.batch(), half)
-    value, gradient = value_and_gradient(loss)(rows, LABELS, None)
-    upcast_value, upcast_gradient = value_and_gradient(loss)(rows.astype(jnp.float32), LABELS, None)
+    value, gradient = value_and_gradient(loss)(rows, LABELS)
+    upcast_value, upcast_gradient = value_and_gradient(loss)(rows.astype(jnp.float32), LABELS)
     assert value.dtype == jnp.float32
     assert gradient.dtype == half
     assert_close(value, upcast_value, 1e-6)
