@@ -12,9 +12,10 @@ How: every side of a row is a process of its own, so that no library's threads o
 take turns, so that a busy moment of the machine meets all of them. In its turn a process makes one untimed call (caches
 and threads awake; left out where a call takes seconds), then a timed one, until the result is there. Reported is the
 median turn. Memory is the largest resident set that the operating system saw of that process up to the end of its
-first call, compilation included, less that of a process which only imports; the latter is stated apart.
+first call, compilation included, less that of a process which only imports; the latter is stated apart. The second
+table holds every loss of embeddings and labels at a batch of 32,768, where a batch² matrix of float32 takes 4.3 GB.
 
-Another loss is one more entry of ``ROWS``.
+Another loss is one more entry of ``ROWS`` in benchmark_rows.py.
 """
 
 import contextlib
@@ -39,76 +40,16 @@ from typing import Any
 from absl import app, flags
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # a script sees its own folder alone
+
+from experiments.benchmark_rows import MEMORY_BATCH, ROWS, Row  # noqa: E402
+
 DIM = 128
 SAMPLES_PER_CLASS = 4
 THREADS = 2
 PATIENCE = 300  # seconds that a process may take for an answer
+NOTHING = "nothing"  # the loss of a process that only imports
 SLOW = 1.0  # a call of more seconds than this is not preceded by an untimed one
-
-Loss = Callable[[Any, Any], Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One line of the table.
-
-    Attributes:
-        loss: Its name, by which a worker finds the functions.
-        batch: Rows of embeddings.
-        ours: The loss, given the module ``metric_jax``.
-        peer: PML's loss, given the module ``pytorch_metric_learning``; None if it has none.
-        remark: How PML's differs, or why there is none. Empty: both are one function, and their values must agree.
-        product: Whether to time the matrix product too.
-        turns: How often each side is timed.
-    """
-
-    loss: str
-    batch: int
-    ours: Callable[[Any], Loss]
-    peer: Callable[[Any], Loss] | None = None
-    remark: str = ""
-    product: bool = True
-    turns: int = 9
-
-
-def textbook(pml: Any, **own: Any) -> dict[str, Any]:
-    """The arguments by which PML's losses become the textbook's: rows taken as they are, mean over all terms."""
-    distance = pml.distances.LpDistance(normalize_embeddings=False)
-    return {"distance": distance, "reducer": pml.reducers.MeanReducer(), **own}
-
-
-def pml_batch_hard(pml: Any) -> Loss:
-    """PML's batch-hard triplet loss: its miner, then its loss."""
-    miner = pml.miners.BatchHardMiner(distance=textbook(pml)["distance"])
-    loss = pml.losses.TripletMarginLoss(**textbook(pml, margin=0.2))
-    return lambda embeddings, labels: loss(embeddings, labels, miner(embeddings, labels))
-
-
-BATCH_HARD = Row("batch-hard", 4096, lambda mj: mj.batch_hard_triplet_loss, pml_batch_hard)
-ROWS = (
-    BATCH_HARD,
-    dataclasses.replace(BATCH_HARD, batch=65536, product=False, turns=1),
-    Row(
-        "semi-hard",
-        4096,
-        lambda mj: mj.batch_semi_hard_triplet_loss,
-        remark="PML has none: its semi-hard miner keeps all triplets within a band, not one for each positive pair",
-    ),
-    Row(
-        "batch-all",
-        1024,
-        lambda mj: mj.batch_all_triplet_loss,
-        lambda pml: pml.losses.TripletMarginLoss(**textbook(pml, margin=0.2)),
-    ),
-    Row(
-        "contrastive",
-        4096,
-        lambda mj: mj.batch_contrastive_loss,
-        lambda pml: pml.losses.ContrastiveLoss(**textbook(pml, pos_margin=0.0, neg_margin=1.0)),
-        remark="PML's is linear in the distance and averages positives and negatives apart: another value",
-    ),
-)
-
 
 # A worker: one side of one row, in a process of its own.
 
@@ -183,15 +124,17 @@ def work(side: str, loss: str, batch: int) -> None:
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_DATA, (memory() // 2, memory() // 2))
     try:
-        row = next((row for row in ROWS if row.loss == loss), None)
+        rows = {row.loss: row for row in ROWS}
+        row = None if loss == NOTHING else rows.get(loss, Row(loss, batch, lambda mj: getattr(mj, loss)))
         call = {"ours": ours, "peer": peer, "product": product}[side](row, batch)
         began = time.perf_counter()
         value = call()
-        slow = time.perf_counter() - began > SLOW
+        first = time.perf_counter() - began
         unit = 1 if sys.platform == "darwin" else 1024
-        answer(value=value, peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        answer(value=value, peak=peak, first=first)
         for _ in sys.stdin:
-            if not slow:
+            if first < SLOW:
                 call()
             began = time.perf_counter()
             call()
@@ -269,6 +212,15 @@ def measure(row: Row) -> dict[str, Any]:
     return {"loss": row.loss, "batch": row.batch, "remark": row.remark, **results}
 
 
+def public_losses() -> list[str]:
+    """The names of all losses of embeddings and labels, found by another process."""
+    program = "import metric_jax as mj; from experiments import benchmark_rows as b; print(*b.of_labels(mj))"
+    command = [sys.executable, "-c", program]
+    return subprocess.run(
+        command, env=environment(), check=True, capture_output=True, text=True
+    ).stdout.split()
+
+
 def import_cost(processes: int) -> dict[str, Any]:
     """Median seconds of importing metric_jax's dependencies, and these with it, in fresh processes that take turns."""
     statements = {"base": "import jax, chex, jaxtyping", "all": "import jax, chex, jaxtyping, metric_jax"}
@@ -299,6 +251,7 @@ def machine() -> dict[str, str]:
 
 # The report.
 
+MEMORY_HEADINGS = ("loss", "size", "memory", "first call")
 HEADINGS = ("loss", "size", "metric_jax", "PML", "PML / ours", "product", "ours / product", "memory", "PML's")
 
 
@@ -324,6 +277,15 @@ def cells(found: dict[str, Any], imports: dict[str, Any]) -> list[str]:
     return [found["loss"], f"{found['batch']:,} × {DIM}", *times, used("ours"), used("peer")]
 
 
+def memory_cells(found: dict[str, Any], imports: dict[str, Any]) -> list[str]:
+    """One row of the table of memory."""
+    ours = found["ours"]
+    if "peak" not in ours:
+        return [found["loss"], f"{found['batch']:,} × {DIM}", ours["failed"], "-"]
+    used = f"{(ours['peak'] - imports['ours']['peak']) / 1e6:,.0f} MB"
+    return [found["loss"], f"{found['batch']:,} × {DIM}", used, f"{ours['first']:.1f} s"]
+
+
 def agreement(found: dict[str, Any]) -> str:
     """Whether both sides of a row compute one number."""
     values = [found.get(side, {}).get("value") for side in ("ours", "peer")]
@@ -336,15 +298,10 @@ def agreement(found: dict[str, Any]) -> str:
 def report(results: dict[str, Any]) -> str:
     """Everything that was measured, as Markdown that also reads well in a terminal."""
     imports, cost = results["imports"], results["import_cost"]
-    rows = [HEADINGS, *(cells(found, imports) for found in results["rows"])]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-    def line(row: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-
     alone = [f"{r['peak'] / 1e6:,.0f} MB" if "peak" in r else r["failed"] for r in imports.values()]
     added, base = (f"{1e3 * seconds:.0f} ms" for seconds in (cost["all"] - cost["base"], cost["base"]))
-    table = [line(rows[0]), line(["-" * width for width in widths]), *map(line, rows[1:])]
+    speed = table(HEADINGS, [cells(found, imports) for found in results["rows"]])
+    space = table(MEMORY_HEADINGS, [memory_cells(found, imports) for found in results["memory"]])
     notes = [
         f"Value and gradient in float32 on {THREADS} threads, {SAMPLES_PER_CLASS} samples of every class; medians.",
         "The product is embeddings times embeddings transposed, without a gradient. Memory is a process's peak above",
@@ -355,7 +312,17 @@ def report(results: dict[str, Any]) -> str:
     ]
     facts = [f"- {name}: {fact}" for name, fact in results["machine"].items()]
     remarks = [f"- {found['loss']}, {found['batch']:,}: {agreement(found)}" for found in results["rows"]]
-    return "\n".join([*facts, "", *table, "", *notes, "", *remarks])
+    return "\n".join([*facts, "", *speed, "", *notes, "", *remarks, "", *space])
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows below headings, as lines of Markdown whose columns stand under each other."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+
+    return [line(headings), line(["-" * width for width in widths]), *map(line, rows)]
 
 
 def smaller(row: Row) -> Row:
@@ -363,17 +330,21 @@ def smaller(row: Row) -> Row:
     return dataclasses.replace(row, batch=row.batch // 8, turns=min(row.turns, 3))
 
 
-def main(out: str | None, rows: Sequence[Row], processes: int = 7) -> None:
-    """Measures, prints the report, and writes it into the folder ``out`` if one is named."""
+def main(out: str | None, rows: Sequence[Row], memory: Sequence[str], batch: int, processes: int = 7) -> None:
+    """Measures rows, and losses' memory at a batch; prints the report, and writes it to ``out`` if that is named."""
     try:
         if out:
             pathlib.Path(out).mkdir(parents=True, exist_ok=True)
-        results: dict[str, Any] = {"machine": machine(), "rows": []}
+        results: dict[str, Any] = {"machine": machine(), "rows": [], "memory": []}
         for row in rows:
             print(f"measuring {row.loss} at {row.batch:,} × {DIM} ...", file=sys.stderr, flush=True)
             results["rows"].append(measure(row))
+        for loss in memory:
+            print(f"measuring the memory of {loss} at {batch:,} × {DIM} ...", file=sys.stderr, flush=True)
+            found = Worker("ours", loss, batch).close()
+            results["memory"].append({"loss": loss, "batch": batch, "ours": found})
         print("measuring imports ...", file=sys.stderr, flush=True)
-        results["imports"] = {side: Worker(side, "none", 0).close() for side in ("ours", "peer")}
+        results["imports"] = {side: Worker(side, NOTHING, 0).close() for side in ("ours", "peer")}
         results["import_cost"] = import_cost(processes)
         print(report(results))
         if out:
@@ -391,4 +362,10 @@ if __name__ == "__main__":
     else:
         OUT = flags.DEFINE_string("out", None, "Folder for benchmark.json and benchmark.md.")
         QUICK = flags.DEFINE_bool("quick", False, "Sizes by 8 smaller and fewer turns.")
-        app.run(lambda _: main(OUT.value, [smaller(row) for row in ROWS] if QUICK.value else ROWS))
+
+        def start(_: Sequence[str]) -> None:
+            """Runs the benchmark with the flags that absl has read."""
+            rows = [smaller(row) for row in ROWS] if QUICK.value else ROWS
+            main(OUT.value, rows, public_losses(), MEMORY_BATCH // (8 if QUICK.value else 1))
+
+        app.run(start)

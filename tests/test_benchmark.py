@@ -6,7 +6,7 @@ import pytest
 
 from experiments import benchmark
 
-TINY = dataclasses.replace(benchmark.BATCH_HARD, batch=32, turns=1)
+TINY = dataclasses.replace(benchmark.ROWS[0], batch=32, turns=1)
 
 
 def results(**peer):
@@ -18,6 +18,10 @@ def results(**peer):
     return {
         "machine": {"machine": "a machine"},
         "rows": [row],
+        "memory": [
+            {"loss": "a_loss", "batch": 32768, "ours": {**ours, "first": 1.25}},
+            {"loss": "b_loss", "batch": 32768, "ours": {"failed": "out of memory"}},
+        ],
         "imports": imports,
         "import_cost": {"processes": 7, "base": 0.5, "all": 0.53},
     }
@@ -41,6 +45,12 @@ def test_a_row_holds_medians_ratios_and_memory_above_the_imports():
     ]
     assert "(170 MB; PML: 280 MB)" in text
     assert "adds 30 ms to `import jax, chex, jaxtyping`, which takes 500 ms" in text
+
+
+def test_the_second_table_holds_memory_above_the_imports():
+    text = benchmark.report(results(failed="out of memory"))
+    assert "| a_loss | 32,768 × 128 | 130 MB        | 1.2 s" in text
+    assert "| b_loss | 32,768 × 128 | out of memory | -" in text
 
 
 def test_the_report_says_whether_both_sides_are_one_function():
@@ -69,13 +79,21 @@ def test_the_issues_rows_are_measured():
         ("batch-hard", 65536),
         ("contrastive", 4096),
         ("batch-all", 1024),
+        ("SupCon", 4096),
+        ("NT-Xent", 4096),
+        ("multi-similarity", 4096),
+        ("circle", 4096),
     }
     assert all(row.remark for row in rows.values() if not row.peer)
     assert all(benchmark.smaller(row).batch < row.batch for row in rows.values())
 
 
+def test_every_loss_of_labels_is_measured_for_its_memory():
+    assert {"batch_contrastive_loss", "batch_all_triplet_loss"} <= set(benchmark.public_losses())
+
+
 def test_one_small_run_end_to_end(tmp_path, capfd):
-    benchmark.main(str(tmp_path / "new"), [TINY], processes=1)
+    benchmark.main(str(tmp_path / "new"), [TINY], ["batch_contrastive_loss"], 64, processes=1)
     printed = capfd.readouterr().out
     assert (tmp_path / "new" / "benchmark.md").read_text() == printed
     found = json.loads((tmp_path / "new" / "benchmark.json").read_text())
@@ -88,6 +106,7 @@ def test_one_small_run_end_to_end(tmp_path, capfd):
     else:
         assert row["peer"] == {"failed": "pytorch_metric_learning is not installed"}
         assert "pytorch_metric_learning is not installed" in printed
+    assert found["memory"][0]["ours"]["peak"] > 1e7
     assert found["import_cost"]["all"] > 0
 
 
@@ -100,7 +119,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_before_anything_is_measured
     taken = tmp_path / "taken"
     taken.write_text("keep me")
     with pytest.raises(SystemExit) as stop:
-        benchmark.main(str(taken), benchmark.ROWS)
+        benchmark.main(str(taken), benchmark.ROWS, [], 8)
     assert str(taken) in stop.value.code
     assert "\n" not in stop.value.code
     assert taken.read_text() == "keep me"
