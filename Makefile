@@ -11,7 +11,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-oracles lint format bench lock clean
+.PHONY: help train test test-oracles lint format docs bench lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s%s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ lint: $(VENV)/.locked  ## ruff, its formatter, mypy
 format: $(VENV)/.locked  ## format the code, mend what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.locked  ## write docs/losses.md anew, from docstrings and signatures
+	$(BIN)/python docs/losses_table.py
 
 bench: $(VENV)/.oracle  ## time and memory of losses and miners, beside pytorch-metric-learning
 	$(BIN)/python experiments/benchmark.py $(ARGS)

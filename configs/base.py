@@ -5,6 +5,14 @@ not stand here is an error, in a file and on the command line alike.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+# What only some losses have; `metric_jax.losses` says which, and what it means.
+_NUMBERS = (
+    *("alpha", "b", "balance", "base", "beta", "epsilon", "largest", "scale", "sigma"),
+    *("positive_epsilon", "negative_epsilon", "positive_margin", "negative_margin"),
+    *("positive_temperature", "negative_temperature", "rank_temperature", "similarity_temperature"),
+)
 
 
 def get_config() -> ConfigDict:
@@ -50,12 +58,23 @@ def get_config() -> ConfigDict:
     config.model.norm = "batch"  # or "group"
     config.model.normalise = True  # embeddings of length 1
 
-    config.loss = ConfigDict()
+    config.loss = ConfigDict()  # what is None is the loss's own default; a loss refuses what it does not have
     config.loss.name = "batch_hard_triplet_loss"
-    config.loss.distance = "euclidean"  # also that of the evaluation
-    config.loss.margin = 0.2
-    config.loss.penalty = "relu"  # or "softplus", the soft margin
     config.loss.reduction = "mean"
+    config.loss.distance = placeholder(str)  # "euclidean", ...; also that of the evaluation
+    config.loss.similarity = placeholder(str)  # "cosine_similarity", ...; of a loss that takes one
+    config.loss.penalty = placeholder(str)  # "relu" or "softplus", the soft margin
+    config.loss.margin = placeholder(float)
+    config.loss.temperature = placeholder(float)
+    for key in _NUMBERS:
+        config.loss[key] = placeholder(float)
+    config.loss.bins = placeholder(int)  # of a histogram
+    config.loss.ks = placeholder(tuple)  # the neighbours of recall_at_k_loss
+    config.loss.swap = placeholder(bool)  # whether a triplet's negative meets its positive too
+    config.loss.otherwise = placeholder(
+        str
+    )  # what semi-hard mining does with a pair that has no such negative
+    config.loss.variant = placeholder(str)  # of pnp_loss
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adam"

@@ -190,17 +190,27 @@ def batch_loss(
     similarity: Distance | None = None,
     static: Sequence[str] = (),
     within: Mapping[str, Limits] | None = None,
+    match: Match | None = None,
 ) -> Callable[..., Any]:
-    """Like `per_anchor`, for a loss that looks at the whole batch: ``body(batch, *, own)`` gives terms ``[batch]``."""
+    """Like `per_anchor`, for a loss that looks at the whole batch: ``body(batch, *, own)`` gives terms ``[batch]``.
+
+    ``match`` says who matches whom where the caller does not; labels may then be anything that it takes.
+    """
     if distance is not None and similarity is not None:
         raise ValueError("a loss takes a default distance or a default similarity, not both")
     if body is None:
         return functools.partial(
-            batch_loss, distance=distance, similarity=similarity, static=static, within=within
+            batch_loss,
+            distance=distance,
+            similarity=similarity,
+            static=static,
+            within=within,
+            match=match,
         )
     measure = "distance" if similarity is None else "similarity"
 
     def run(*, reduction: Reduction, axis_name: AxisName, **given: Any) -> Array:
+        given["match"] = given["match"] or match
         batch, own = _batch(measure, axis_name=axis_name, **given)
         return reduce(body(batch, **own), reduction, axis_name)
 

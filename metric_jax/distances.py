@@ -233,7 +233,7 @@ def _squared_against(x: Array, ys: Array, precision: lax.PrecisionLike) -> Array
 
 def _resolution(x: Array) -> float:
     """The relative error of a sum of as many products as x has dimensions."""
-    units = 2.0 + math.log2(len(x))
+    units = 2.0 + math.log2(x.shape[-1])
     return units * float(jnp.finfo(x.dtype).eps)
 
 
@@ -251,6 +251,28 @@ def _squared_between(x: Array, y: Array) -> Array:
     return jnp.sum((x - y) ** 2, axis=-1)
 
 
+def _noise_between(x: Array, y: Array) -> Array:
+    x, y = _without_mean(x), _without_mean(y)
+    return _squared_between(x, y) / (x.shape[-1] * _signal(x))
+
+
+def _noise_against(x: Array, ys: Array, precision: lax.PrecisionLike) -> Array:
+    return _squared_against(x, ys, precision) / (len(x) * _signal(x))
+
+
+def _signal(x: Array) -> Array:
+    """The variance of rows without their mean; 1 for one that has none, so that there is something to divide by."""
+    variance = jnp.mean(x * x, axis=-1)
+    return jnp.where(variance == 0, 1.0, variance)
+
+
+def _without_mean(rows: Array) -> Array:
+    """Every row less the mean of its entries: exactly zero where only rounding tells these apart."""
+    rest = rows - jnp.mean(rows, axis=-1, keepdims=True)
+    squared, rest_squared = (jnp.sum(x * x, axis=-1, keepdims=True) for x in (rows, rest))
+    return jnp.where(rest_squared <= _resolution(rows) ** 2 * squared, 0.0, rest)
+
+
 def _subtract(rows: Array, middle: Array) -> Array:
     return rows - middle[None]
 
@@ -258,6 +280,11 @@ def _subtract(rows: Array, middle: Array) -> Array:
 def _keep(rows: Array, middle: Array) -> Array:
     del middle  # a product with another origin is another product
     return rows
+
+
+def _subtract_own_mean(rows: Array, middle: Array) -> Array:
+    del middle  # the signal is the row itself, and not how it differs from others
+    return _without_mean(rows)
 
 
 def _normalise(rows: Array, middle: Array) -> Array:
@@ -310,4 +337,13 @@ dot_product = Distance(
     against=_products,
     prepare=_keep,
     is_similarity=True,
+)
+
+# Not symmetric: the anchor's variance is the signal, and that of the difference is noise. An anchor that has the same
+# number everywhere has no signal, and the noise stands alone.
+signal_to_noise = Distance(
+    "signal_to_noise",
+    between=_noise_between,
+    against=_noise_against,
+    prepare=_subtract_own_mean,
 )

@@ -16,7 +16,7 @@ import jax
 from metric_jax import limits, types
 from metric_jax.distances import Distance, check_measure
 from metric_jax.limits import Limits
-from metric_jax.pairs import as_array, as_labels, as_pairs
+from metric_jax.pairs import as_array, as_labels, as_pairs, check_pairs
 from metric_jax.reductions import Reduction, check_reduction
 
 
@@ -198,6 +198,8 @@ def publish(
             if argument.convert is None or (given[name] is None and name not in _NEVER_NONE):
                 continue
             given[name] = argument.convert(given[name], name)
+        if "pairs" in given:
+            check_pairs(**given)
         return traced(**given)
 
     public.__signature__ = signature  # type: ignore[attr-defined]

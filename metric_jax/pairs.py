@@ -150,7 +150,25 @@ def as_pairs(pairs: Any, name: str) -> Pairs:
     """Pairs, each array ``[pairs]``; of triplets, those of the anchor with its positive and with its negative."""
     if not isinstance(pairs, Pairs | Triplets):
         raise TypeError(f"{name} must be mj.Pairs or mj.Triplets, got {type(pairs).__name__}")
-    columns = {key: as_array(value, f"{name}.{key}") for key, value in pairs._asdict().items()}
+    flat = {key: column.reshape(-1) for key, column in _columns(pairs, name).items()}
+    if isinstance(pairs, Pairs):
+        return Pairs(**flat)
+    is_positive = jnp.arange(2 * flat["anchor"].size) < flat["anchor"].size
+    twice = {key: jnp.concatenate([flat[key]] * 2) for key in ("anchor", "valid")}
+    reference = jnp.concatenate([flat["positive"], flat["negative"]])
+    return Pairs(reference=reference, is_positive=is_positive, **twice)
+
+
+def as_triplets(triplets: Any, name: str) -> Triplets:
+    """Triplets of arrays of one shape."""
+    if not isinstance(triplets, Triplets):
+        raise TypeError(f"{name} must be mj.Triplets, got {type(triplets).__name__}")
+    return Triplets(**_columns(triplets, name))
+
+
+def _columns(tuples: Pairs | Triplets, name: str) -> dict[str, Array]:
+    """The columns of pairs or triplets as arrays, after every check of their types and shapes."""
+    columns = {key: as_array(value, f"{name}.{key}") for key, value in tuples._asdict().items()}
     for key, column in columns.items():
         is_index = key not in ("is_positive", "valid")
         if not (jnp.issubdtype(column.dtype, jnp.integer) if is_index else column.dtype == bool):
@@ -161,13 +179,40 @@ def as_pairs(pairs: Any, name: str) -> Pairs:
             raise ValueError(
                 f"{name}.{key} has shape {column.shape} and {name}.anchor {columns['anchor'].shape}: one of each a pair"
             )
-    flat = {key: column.reshape(-1) for key, column in columns.items()}
-    if isinstance(pairs, Pairs):
-        return Pairs(**flat)
-    is_positive = jnp.arange(2 * flat["anchor"].size) < flat["anchor"].size
-    twice = {key: jnp.concatenate([flat[key]] * 2) for key in ("anchor", "valid")}
-    reference = jnp.concatenate([flat["positive"], flat["negative"]])
-    return Pairs(reference=reference, is_positive=is_positive, **twice)
+    return columns
+
+
+def check_pairs(
+    *,
+    pairs: Pairs | None,
+    embeddings: Array,
+    references: Array | None,
+    with_batch: bool,
+    axis_name: AxisName,
+    **_: Any,
+) -> None:
+    """Raises a ValueError if a pair's indices are known and point beyond the batch or the references."""
+    if pairs is None or axis_name is not None or embeddings.ndim == 0:
+        return  # on several devices, references are those of all
+    others = [references] if references is not None else [embeddings]
+    if with_batch:
+        others.append(embeddings)
+    check_indices(pairs.anchor, pairs.valid, len(embeddings), "pairs.anchor")
+    check_indices(pairs.reference, pairs.valid, sum(len(x) for x in others), "pairs.reference")
+
+
+def check_indices(indices: Array, valid: Array, count: int, name: str) -> None:
+    """Raises a ValueError if an index that is valid is known and not within ``[0, count)``."""
+    for index in outside(indices, valid, count)[:1]:
+        raise ValueError(f"{name} holds {index}, and there are only {count} rows to index")
+
+
+def outside(indices: Array, valid: Array, count: int) -> np.ndarray:
+    """The valid indices that are known and not within ``[0, count)``; none of an array that is traced or elsewhere."""
+    if any(isinstance(x, jax.core.Tracer) or not x.is_fully_addressable for x in (indices, valid)):
+        return np.zeros(0, int)
+    used = np.asarray(indices)[np.asarray(valid)]
+    return used[(used < 0) | (used >= count)]
 
 
 def as_array(x: Any, name: str) -> Array:

@@ -39,9 +39,17 @@ def dot_product(x, y):
     return np.sum(x * y, axis=-1)
 
 
+def signal_to_noise(x, y):
+    signal = np.var(x, axis=-1)
+    return np.var(x - y, axis=-1) / np.where(signal == 0, 1.0, signal)
+
+
 DISTANCES = {
     distance.__name__: distance
-    for distance in (euclidean, squared_euclidean, manhattan, cosine, cosine_similarity, dot_product)
+    for distance in (
+        *(euclidean, squared_euclidean, manhattan),
+        *(cosine, cosine_similarity, dot_product, signal_to_noise),
+    )
 }
 
 

@@ -216,7 +216,7 @@ def test_N13_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path
 
 def test_a_folder_with_another_run_is_left_alone(finished):
     before = everything(finished[0])
-    with pytest.raises(RunError, match=r"loss\.margin \(0\.2 there, 0\.5 here\).*--workdir"):
+    with pytest.raises(RunError, match=r"loss\.margin \(None there, 0\.5 here\).*--workdir"):
         mj.training.train_and_evaluate(config(loss__margin=0.5), str(finished[0]))
     assert everything(finished[0]) == before
 

@@ -14,7 +14,7 @@ from catalogue import (
     Miner,
     N,
     assert_same_triplets,
-    every_distance,
+    every,
     every_miner,
     random_rows,
     tied_rows,
@@ -23,43 +23,55 @@ from catalogue import (
 import metric_jax as mj
 from metric_jax.mining import ARGMIN_BLOCK, first_argmax, first_argmin
 
+every_miner_and_measure = pytest.mark.parametrize(
+    ("miner", "distance"),
+    [
+        pytest.param(miner, distance, id=f"{miner.name}-{distance.name}")
+        for miner in MINERS
+        for distance in miner.measures
+    ],
+)
+
 
 @pytest.mark.parametrize("seed", range(3))
-@every_distance
-@every_miner
+@every_miner_and_measure
 def test_against_the_reference(miner, distance, seed):
     labels = np.random.default_rng(seed).integers(0, 4, N)
     mined = miner(random_rows(seed), labels, distance=distance)
     assert_same_triplets(mined, miner.expected(random_rows(seed), labels, distance=distance))
 
 
-@every_miner
+@every("miner", MINERS[:3])
 def test_ties_in_rows_longer_than_a_block(miner):
     rows, labels = tied_rows(2 * ARGMIN_BLOCK + 45, classes=7)
     assert_same_triplets(miner(rows, labels), miner.expected(rows, labels))
 
 
 @every_miner
-def test_triplets(miner):
+def test_what_is_mined_is_of_its_kind(miner):
     mined = miner(random_rows(), LABELS)
-    assert isinstance(mined, mj.mining.Triplets)
-    assert mined._fields == ("anchor", "positive", "negative", "valid")
+    assert isinstance(mined, mj.Triplets | mj.Pairs)
     assert len(jax.tree.leaves(mined)) == 4
     assert len({column.shape for column in mined}) == 1
-    anchor, positive, negative, valid = (np.asarray(column) for column in mined)
+    columns = {name: np.asarray(column) for name, column in mined._asdict().items()}
+    anchor, valid = columns.pop("anchor"), columns.pop("valid")
+    assert valid.any()
+    assert valid.ndim in (1, 2)
     own_index = np.arange(N).reshape(-1, *[1] * (anchor.ndim - 1))
     np.testing.assert_array_equal(anchor, np.where(valid, own_index, 0))
-    assert (LABELS[anchor] == LABELS[positive])[valid].all()
-    assert (LABELS[anchor] != LABELS[negative])[valid].all()
-    assert (anchor != positive)[valid].all()
-    for column in (positive, negative):
+    for column in columns.values():
         np.testing.assert_array_equal(column[~valid], 0)
+    pairs = mj.pairs.as_pairs(mined, "mined")
+    anchor, reference, is_positive, valid = (np.asarray(column) for column in pairs)
+    np.testing.assert_array_equal(is_positive[valid], (LABELS[anchor] == LABELS[reference])[valid])
+    assert (anchor != reference)[valid].all()
 
 
 @every_miner
-def test_indices_are_int32_whatever_the_precision(miner, precision):
+def test_columns_have_their_types_whatever_the_precision(miner, precision):
     mined = miner(random_rows().astype(precision.dtype), LABELS)
-    assert [column.dtype for column in mined] == [np.int32] * 3 + [bool]
+    third = np.int32 if isinstance(mined, mj.Triplets) else bool
+    assert [column.dtype for column in mined] == [np.int32, np.int32, third, bool]
 
 
 @every_miner
@@ -79,11 +91,11 @@ def test_references_masks_and_matches(miner):
 def test_no_gradient_flows(miner):
     def gathered(embeddings):
         mined = miner(embeddings, LABELS)
-        return jnp.sum(embeddings[mined.positive] * mined.valid[..., None])
+        return jnp.sum(embeddings[mined[1]] * mined.valid[..., None])
 
     gradient = jax.grad(gathered)(random_rows())
     mined = miner(random_rows(), LABELS)
-    hits = np.bincount(np.asarray(mined.positive)[np.asarray(mined.valid)], minlength=N)
+    hits = np.bincount(np.asarray(mined[1])[np.asarray(mined.valid)], minlength=N)
     np.testing.assert_allclose(gradient, np.tile(hits[:, None], DIM))
 
 
@@ -121,8 +133,20 @@ def test_nan_is_mined_so_that_it_reaches_the_loss():
     assert mj.mining.batch_semi_hard(batch, LABELS).negative[1, 0] == 5
 
 
+@every_miner
+def test_nan_is_mined_by_every_anchor(miner):
+    batch = random_rows()
+    batch[5] = np.nan  # a positive of 0 and 2, a negative of the others
+    pairs = mj.pairs.as_pairs(miner(batch, LABELS), "mined")
+    anchor, reference, _, valid = (np.asarray(column) for column in pairs)
+    others = {0, 1, 2, 3, 4, 7}  # which have both a positive and a negative
+    assert set(anchor[valid & (reference == 5)]) >= others
+    assert set(reference[valid & (anchor == 5)]) > {0}
+
+
 def test_miners_are_listed():
-    assert {miner.function for miner in MINERS} == {mj.mining.batch_hard, mj.mining.batch_semi_hard}
+    public = {name for name, thing in vars(mj.mining).items() if hasattr(thing, "__signature__")}
+    assert {miner.function.__name__ for miner in MINERS} == public
 
 
 # The search for a minimum, in rows of one block and of several.

@@ -1,14 +1,18 @@
-"""What the README shows is run, word by word."""
+"""What the README and the pages of docs/ show is run, word by word."""
 
 import doctest
 import re
 from pathlib import Path
 
+import pytest
+
 README = Path(__file__).parent.parent / "README.md"
+PAGES = [README, README.parent / "docs/own_loss.md"]
 
 
-def test_the_examples_of_the_readme_print_what_it_says():
-    found = doctest.testfile(str(README), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_examples_of_a_page_print_what_it_says(page):
+    found = doctest.testfile(str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert found.attempted > 5
     assert found.failed == 0
 

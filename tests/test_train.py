@@ -29,7 +29,11 @@ def run(*arguments, **options):
 
 def flags_of(small):
     """The command line that turns the digits' config into this one."""
-    return [f"--config.{key}={value}" for key, value in flatten(small.to_dict()).items() if value != ""]
+    return [
+        f"--config.{key}={value}"
+        for key, value in flatten(small.to_dict()).items()
+        if value not in ("", None)
+    ]
 
 
 def test_T2_kill_9_and_the_same_command_end_where_it_would_have_ended(tmp_path):

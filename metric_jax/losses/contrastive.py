@@ -88,6 +88,12 @@ def batch_contrastive_loss(
         >>> mj.batch_contrastive_loss(embeddings, jnp.array([0, 0, 1]), reduction="none")
         Array([0.3125, 0.8125, 0.625 ], dtype=float32)
 
+        Pairs of your own, here (0, 1), which belong together, and (0, 2), which do not:
+
+        >>> mine = mj.Pairs(anchor=[0, 0], reference=[1, 2], is_positive=[True, False], valid=[True, True])
+        >>> mj.batch_contrastive_loss(embeddings, None, pairs=mine, reduction="none")
+        Array([0.3125, 0.    , 0.    ], dtype=float32)
+
     References:
         Hadsell, Chopra, LeCun (2006), Dimensionality Reduction by Learning an Invariant Mapping.
         http://yann.lecun.com/exdb/publis/pdf/hadsell-chopra-lecun-06.pdf

@@ -8,18 +8,21 @@ For the distances d(a,p) and d(a,n) of an anchor to a positive and to a negative
 Only relative distance counts: the pull on the positive ends once the order is right, and the negative is pushed as
 long as the order is wrong.
 
-A batch holds of the order of batch³ triplets. The three batch losses differ in which of them they charge: the hardest
-one of each anchor, the semi-hard one of each positive pair, or all. None of them ever lists the triplets.
+A batch holds of the order of batch³ triplets. The batch losses differ in which of them they charge: the hardest one of
+each anchor, the semi-hard one of each positive pair, or all. None of them ever lists the triplets; those of your own
+are for `metric_jax.losses.explicit`.
 """
 
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metric_jax import mining
 from metric_jax.anchors import Batch, batch_loss, per_anchor
 from metric_jax.distances import Distance, euclidean
+from metric_jax.losses.positives import sum_over_positives
 from metric_jax.reductions import Terms, terms
 from metric_jax.sums import sum_where
 
@@ -34,11 +37,13 @@ def triplet_loss(
     margin: float | Array = 0.2,
     distance: Distance = euclidean,
     penalty: Penalty = jax.nn.relu,
+    swap: bool = False,
 ) -> Float[Array, "*batch"]:
     """Triplet loss of explicit triplets.
 
     ``L(a, p, n) = penalty(d(a, p) - d(a, n) + margin)``; with the default penalty the hinge ``max(0, ·)``, with
-    ``penalty=jax.nn.softplus, margin=0`` the soft margin ``log(1 + exp(d(a, p) - d(a, n)))``.
+    ``penalty=jax.nn.softplus, margin=0`` the soft margin ``log(1 + exp(d(a, p) - d(a, n)))``. With ``swap=True``,
+    d(a, n) becomes ``min(d(a, n), d(p, n))``.
 
     Args:
         anchor: ``[..., dim]``.
@@ -47,6 +52,7 @@ def triplet_loss(
         margin: By how much the negative should be farther than the positive, in units of the distance.
         distance: The distance from the anchor to either.
         penalty: What a violation costs: ``jax.nn.relu`` or ``jax.nn.softplus``.
+        swap: Whether the negative is measured from the anchor or the positive, whichever it is nearer to.
 
     Returns:
         The loss of each triplet, ``[...]``.
@@ -61,19 +67,26 @@ def triplet_loss(
         >>> a, p, n = jnp.zeros((2, 1)), jnp.array([[1.0], [1.0]]), jnp.array([[0.5], [3.0]])
         >>> mj.triplet_loss(a, p, n)
         Array([0.7, 0. ], dtype=float32)
+        >>> mj.triplet_loss(a, p, 1.5 * p, swap=True)  # the negative is 1.5 from the anchor, and 0.5 from the positive
+        Array([0.7, 0.7], dtype=float32)
 
     References:
         Schroff, Kalenichenko, Philbin (2015), FaceNet: A Unified Embedding for Face Recognition and Clustering.
         https://arxiv.org/abs/1503.03832
         Hermans, Beyer, Leibe (2017), In Defense of the Triplet Loss for Person Re-Identification (the soft margin).
         https://arxiv.org/abs/1703.07737
+        Balntas, Riba, Ponsa, Mikolajczyk (2016), Learning Local Feature Descriptors with Triplets and Shallow
+        Convolutional Neural Networks (the swap). https://doi.org/10.5244/C.30.119
     """
-    return penalty(distance(anchor, positive) - distance(anchor, negative) + margin)
+    to_negative = distance(anchor, negative)
+    if swap:
+        to_negative = jnp.minimum(to_negative, distance(positive, negative))
+    return penalty(distance(anchor, positive) - to_negative + margin)
 
 
-@batch_loss(static=("penalty",))
+@batch_loss(static=("penalty", "swap"))
 def batch_hard_triplet_loss(
-    batch: Batch, *, margin: float | Array = 0.2, penalty: Penalty = jax.nn.relu
+    batch: Batch, *, margin: float | Array = 0.2, penalty: Penalty = jax.nn.relu, swap: bool = False
 ) -> Terms:
     """Triplet loss of every anchor with its farthest positive and its nearest negative.
 
@@ -83,6 +96,7 @@ def batch_hard_triplet_loss(
     Args:
         margin: By how much the nearest negative should be farther than the farthest positive, in units of the distance.
         penalty: What a violation costs: ``jax.nn.relu`` or ``jax.nn.softplus``.
+        swap: Whether the negative is measured from the anchor or the positive, whichever it is nearer to.
 
     Returns:
         The loss: a scalar, or ``[batch]`` with ``reduction="none"``.
@@ -106,28 +120,33 @@ def batch_hard_triplet_loss(
         margin=margin,
         distance=batch.distance,
         penalty=penalty,
+        swap=swap,
     )
     return jax.vmap(terms)(values, mined.valid)
 
 
-@per_anchor(static=("penalty",))
+@batch_loss(static=("penalty", "swap", "otherwise"))
 def batch_semi_hard_triplet_loss(
-    distances: Array,
-    positives: Array,
-    negatives: Array,
+    batch: Batch,
     *,
     margin: float | Array = 0.2,
     penalty: Penalty = jax.nn.relu,
+    swap: bool = False,
+    otherwise: str = "farthest",
 ) -> Terms:
     """Triplet loss of every positive pair with its semi-hard negative.
 
     ``L(a) = Σ_p penalty(d(a, p) - d(a, n*) + margin)`` with ``n*`` the nearest negative strictly farther than p, or the
-    farthest negative where none is farther; its terms are the positive pairs of anchors that have a negative. It has
-    first derivatives, in reverse mode, and no others.
+    farthest negative where none is farther; its terms are the positive pairs of anchors that have a negative, or with
+    ``otherwise="drop"`` those that have a farther one. It has first derivatives, in reverse mode, and no others.
 
     Args:
         margin: By how much the negative should be farther than the positive, in units of the distance.
         penalty: What a violation costs: ``jax.nn.relu`` or ``jax.nn.softplus``.
+        swap: Whether the negative is measured from the anchor or the positive, whichever it is nearer to; it is
+            chosen by its distance from the anchor.
+        otherwise: What becomes of a positive pair without a farther negative: ``"farthest"``, or ``"drop"`` to leave it
+            out.
 
     Returns:
         The loss: a scalar, or ``[batch]`` with ``reduction="none"``.
@@ -143,12 +162,43 @@ def batch_semi_hard_triplet_loss(
         Schroff, Kalenichenko, Philbin (2015), FaceNet: A Unified Embedding for Face Recognition and Clustering.
         https://arxiv.org/abs/1503.03832
     """
+    if otherwise not in ("farthest", "drop"):
+        raise ValueError(f'otherwise must be "farthest" or "drop", got {otherwise!r}')
 
-    def pair(positive: Array, masks: Array, distances: Array, margin: Array) -> Terms:
-        negative = mining.semi_hard_negative(distances, positive, masks)
-        return terms(penalty(distances[positive] - distances[negative] + margin), where=masks.any())
+    def mined(distances: Array, positive: Array, negatives: Array) -> tuple[Array, Array]:
+        negative = mining.semi_hard_negative(distances, positive, negatives)
+        is_farther = ~(distances[negative] <= distances[positive])  # NaN counts: it must not vanish
+        return negative, negatives.any() & (is_farther if otherwise == "drop" else True)
 
-    return sum_where(positives, pair, negatives, distances, margin)
+    def one_anchor(distances: Array, positives: Array, negatives: Array) -> Terms:
+        def pair(positive: Array, masks: Array, distances: Array, margin: Array) -> Terms:
+            negative, valid = mined(distances, positive, masks)
+            return terms(penalty(distances[positive] - distances[negative] + margin), where=valid)
+
+        return sum_where(positives, pair, negatives, distances, margin)
+
+    def of_positive(batch: Batch, positive: Array, valid: Array, margin: Array) -> Terms:
+        def one_anchor(
+            distances: Array, positives: Array, negatives: Array, positive: Array
+        ) -> tuple[Array, Array]:
+            return mined(distances, positive, negatives)
+
+        negative, has_negative = batch.frozen.over_anchors(
+            one_anchor, positive, distance=batch.distance.ranking
+        )
+        values = triplet_loss(
+            batch.comparison.anchors,
+            batch.comparison.references[positive],
+            batch.comparison.references[negative],
+            margin=margin,
+            distance=batch.distance,
+            penalty=penalty,
+            swap=True,
+        )
+        return jax.vmap(terms)(values, valid & has_negative)
+
+    # The distance of a positive to a negative stands in no anchor's row: the three are gathered, pair after pair.
+    return sum_over_positives(batch, of_positive, margin) if swap else batch.over_anchors(one_anchor)
 
 
 @per_anchor(static=("penalty",))

@@ -16,20 +16,25 @@ import optax
 from flax import nnx
 from jaxtyping import Array
 
-from metric_jax import distances, losses, models
+from metric_jax import diagnostics, distances, losses, models
 from metric_jax.data import augment
 from metric_jax.data.errors import unknown
 from metric_jax.distances import Distance
+from metric_jax.interface import BATCH, PROXY
 from metric_jax.training.errors import RunError
 
 Loss = Callable[[Array, Array], Array]
 Augment = Callable[[Array, Array], Array]
 
 PENALTIES = {"relu": jax.nn.relu, "softplus": jax.nn.softplus}
-DISTANCES = {
-    name: value
-    for name, value in vars(distances).items()
-    if isinstance(value, Distance) and not value.is_similarity
+_MEASURES = [value for value in vars(distances).values() if isinstance(value, Distance)]
+DISTANCES = {value.name: value for value in _MEASURES if not value.is_similarity}
+SIMILARITIES = {value.name: value for value in _MEASURES if value.is_similarity}
+# Options that a config gives by name, and what the name stands for.
+NAMED: Mapping[str, Mapping[str, Any]] = {
+    "distance": DISTANCES,
+    "similarity": SIMILARITIES,
+    "penalty": PENALTIES,
 }
 
 
@@ -45,22 +50,45 @@ def batch_losses() -> dict[str, Callable[..., Array]]:
     return found
 
 
-def distance(name: str) -> Distance:
-    """The distance of that name."""
-    return _choose("loss.distance", name, DISTANCES)
+def hyperparameters(name: str) -> dict[str, Any]:
+    """What a batch loss has of its own, its distance or similarity included, and the defaults."""
+    shared = {*BATCH, *PROXY}
+    parameters = inspect.signature(_choose("loss.name", name, batch_losses())).parameters
+    return {key: parameter.default for key, parameter in parameters.items() if key not in shared}
 
 
-def loss(
-    name: str, *, distance: Distance, margin: float, penalty: str = "relu", reduction: str = "mean"
-) -> Loss:
+def distance(name: str | None, *, loss: str) -> Distance:
+    """The distance to evaluate with: the one of that name, or for None that of the loss.
+
+    A loss of cosine similarities is evaluated with the cosine, another one without a distance with the Euclidean.
+    """
+    if name is not None:
+        return _choose("loss.distance", name, DISTANCES)
+    own = hyperparameters(loss)
+    if own.get("similarity") is distances.cosine_similarity:
+        return distances.cosine
+    return own.get("distance", distances.euclidean)
+
+
+def margin(value: float | None, *, loss: str) -> float:
+    """The margin to diagnose with, in units of a distance: the given one, else the loss's own, else a triplet's."""
+    own = hyperparameters(loss)
+    if value is None and "distance" in own:
+        value = own.get("margin")
+    if not isinstance(value, int | float):
+        value = inspect.signature(diagnostics.summary).parameters["margin"].default
+    return float(value)
+
+
+def loss(name: str, *, reduction: str = "mean", **options: Any) -> Loss:
     """A batch loss ``(embeddings, labels) -> scalar`` with its options filled in.
 
     Args:
         name: Its public name, ``"batch_hard_triplet_loss"``.
-        distance: The distance between embeddings.
-        margin: Its margin.
-        penalty: What a violation costs: ``"relu"``, the hinge, or ``"softplus"``, the soft margin.
         reduction: ``"mean"``, ``"mean_active"`` or ``"sum"``.
+        **options: The loss's own: its margin, its temperature; its distance, similarity or penalty (``"relu"``, the
+            hinge, or ``"softplus"``, the soft margin) by name. None leaves an option at the loss's default. A distance
+            that a loss of similarities has no use for is left to the evaluation.
 
     Returns:
         The loss; tried out on shapes alone, so that a wrong option shows before there is any data.
@@ -68,14 +96,18 @@ def loss(
     Raises:
         RunError: An unknown name, or an option that this loss refuses or does not have.
     """
-    function = _choose("loss.name", name, batch_losses())
-    options = {"distance": distance, "margin": margin, "reduction": reduction}
-    chosen = _choose("loss.penalty", penalty, PENALTIES)
-    if "penalty" in inspect.signature(function).parameters:
-        options["penalty"] = chosen
-    elif penalty != "relu":
-        raise RunError(f"{name} has no penalty to choose: leave loss.penalty at 'relu'")
-    bound = functools.partial(function, **options)
+    known = hyperparameters(name)
+    chosen = {key: value for key, value in options.items() if value is not None}
+    for key in chosen.keys() & NAMED.keys():
+        chosen[key] = _choose(f"loss.{key}", chosen[key], NAMED[key])
+    if "similarity" in known:
+        chosen.pop("distance", None)
+    for key in chosen:
+        if key not in known:
+            raise RunError(
+                f"{name} has no {key} to choose: leave loss.{key} alone; it has {', '.join(known)}"
+            )
+    bound = functools.partial(batch_losses()[name], reduction=reduction, **chosen)
     try:
         tried = jax.eval_shape(
             bound, jax.ShapeDtypeStruct((4, 2), jnp.float32), jax.ShapeDtypeStruct((4,), jnp.int32)

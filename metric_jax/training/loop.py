@@ -148,7 +148,8 @@ def _plan(config: ml_collections.ConfigDict) -> _Plan:
         raise RunError(f"seed must not be negative, got {config.seed}")
     datasets.check(config.data.source, config.data.split)
     choices.check_model(config.model.name)
-    distance = choices.distance(config.loss.distance)
+    distance = choices.distance(config.loss.distance, loss=config.loss.name)
+    margin = choices.margin(config.loss.margin, loss=config.loss.name)
     learning_rate = choices.schedule(
         config.optimizer.schedule,
         learning_rate=config.optimizer.learning_rate,
@@ -156,12 +157,12 @@ def _plan(config: ml_collections.ConfigDict) -> _Plan:
         steps=config.steps,
     )
     return _Plan(
-        loss=choices.loss(**{**config.loss, "distance": distance}),
+        loss=choices.loss(**config.loss),
         distance=distance,
         learning_rate=learning_rate,
         optimizer=choices.optimizer(
             config.optimizer.name, learning_rate, weight_decay=config.optimizer.weight_decay
         ),
         augment=choices.augmentation(**config.augment),
-        diagnose=functools.partial(diagnostics.summary, margin=config.loss.margin, distance=distance),
+        diagnose=functools.partial(diagnostics.summary, margin=margin, distance=distance),
     )
