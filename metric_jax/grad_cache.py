@@ -9,7 +9,8 @@ That is gradient caching (Gao et al. 2021). Here it is a property of the encoder
     encode = mj.grad_cache.chunked(encode, chunk=64)
     jax.value_and_grad(lambda params: loss(encode(params, images), labels))(params)
 
-Value and gradient are those of the whole batch, and cost one more forward pass, as all rematerialisation does.
+Value and gradient are those of the whole batch, and cost one more forward pass, as all rematerialisation does. (On CPU
+they may cost far more: XLA differentiates a convolution inside a loop by scalar code there.)
 """
 
 import functools

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from catalogue import PRECISIONS
+from subjects import PRECISIONS
 
 
 @pytest.fixture(params=PRECISIONS.values(), ids=PRECISIONS)

@@ -113,6 +113,7 @@ class Anchor(NamedTuple):
     label: np.ndarray
     references: np.ndarray
     reference_labels: np.ndarray
+    where: bool
 
 
 def anchors(
@@ -141,7 +142,9 @@ def anchors(
         same = np.array([bool(match(labels[i], label)) for label in reference_labels])
         itself = np.array([in_own_batch and i == j for j in range(len(references))])
         usable = where[i] & reference_where & ~itself
-        yield Anchor(distances, usable & same, usable & ~same, row, labels[i], references, reference_labels)
+        yield Anchor(
+            distances, usable & same, usable & ~same, row, labels[i], references, reference_labels, where[i]
+        )
 
 
 def batch_loss(terms_of, embeddings, labels, *, own=None, whole=False, reduction="mean", **pairs):

@@ -63,7 +63,7 @@ def batch_easy_hard(
     return tuple(np.array(column) for column in zip(*mined, strict=True))
 
 
-def triplet_margin(embeddings, labels, *, margin=0.2, kind="all", max_triplets=None, **pairs):
+def triplet_margin(embeddings, labels, *, margin=0.2, kind="all", max_triplets=64, **pairs):
     """All triplets that violate the margin, or keep it, by how much."""
     mined = []
     for d, positives, negatives, *_ in anchors(embeddings, labels, **pairs):
@@ -80,10 +80,10 @@ def triplet_margin(embeddings, labels, *, margin=0.2, kind="all", max_triplets=N
                 if is_kind[kind]:
                     row.append((gap, p, n))
         mined.append([(p, n, True) for _, p, n in sorted(row)])
-    return columns(mined, max_triplets or count_of(embeddings, pairs))
+    return columns(mined, max_triplets or (count_of(embeddings, pairs) ** 2) // 4)
 
 
-def angular(embeddings, labels, *, angle=math.pi / 9, max_triplets=None, distance=None, **pairs):
+def angular(embeddings, labels, *, angle=math.pi / 9, max_triplets=64, distance=None, **pairs):
     """Wang et al. (2017): triplets by the angle at the negative, from the three points themselves."""
     mined = []
     for anchor in anchors(embeddings, labels, **pairs):
@@ -97,7 +97,7 @@ def angular(embeddings, labels, *, angle=math.pi / 9, max_triplets=None, distanc
                 if found > angle:
                     row.append((-found, p, n))
         mined.append([(p, n, True) for _, p, n in sorted(row)])
-    return columns(mined, max_triplets or count_of(embeddings, pairs))
+    return columns(mined, max_triplets or (count_of(embeddings, pairs) ** 2) // 4)
 
 
 def normalised(row):
@@ -206,6 +206,7 @@ def uniform_histogram(
                 of_bin[min(place, bins - 1)].append((order[j], j))
             for inside in of_bin:
                 drawn = [(j, is_positive, True) for _, j in sorted(inside)]
-                row += (drawn + [(0, False, False)] * wanted)[:wanted]
+                slots = min(wanted, count)
+                row += (drawn + [(0, False, False)] * slots)[:slots]
         mined.append(row)
     return columns(mined, len(mined[0]))

@@ -10,19 +10,20 @@ import numpy as np
 from references import euclidean
 
 
+def log_of_sum(logits):
+    largest = max(logits)
+    return largest + math.log(sum(math.exp(logit - largest) for logit in logits))
+
+
 def softmax_loss(logits, own, own_in_denominator=True):
     """``-log(Σ_own exp / Σ exp)``, as one term; none if there is no own class."""
-    if not own.any():
+    numerator = [logit for logit, is_own in zip(logits, own, strict=True) if is_own]
+    denominator = [
+        logit for logit, is_own in zip(logits, own, strict=True) if own_in_denominator or not is_own
+    ]
+    if not (numerator and denominator):
         return []
-    largest = max(logits)
-    in_denominator = [own_in_denominator or not is_own for is_own in own]
-    if not any(in_denominator):
-        return []
-    numerator = sum(math.exp(logit - largest) for logit, is_own in zip(logits, own, strict=True) if is_own)
-    denominator = sum(
-        math.exp(logit - largest) for logit, counts in zip(logits, in_denominator, strict=True) if counts
-    )
-    return [math.log(denominator) - math.log(numerator)]
+    return [log_of_sum(denominator) - log_of_sum(numerator)]
 
 
 def normalized_softmax(similarities, positives, negatives, temperature=0.05):

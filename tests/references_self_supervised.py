@@ -65,13 +65,11 @@ def uniformity(rows, *, temperature=2.0):
     """Wang, Isola (2020)."""
     if len(rows) < 2:
         return 0.0
-    kernel = [
-        math.exp(-temperature * distance(a, b) ** 2)
-        for i, a in enumerate(rows)
-        for j, b in enumerate(rows)
-        if i != j
+    exponents = [
+        -temperature * distance(a, b) ** 2 for i, a in enumerate(rows) for j, b in enumerate(rows) if i != j
     ]
-    return math.log(sum(kernel) / len(kernel))
+    largest = max(exponents)
+    return largest + math.log(sum(math.exp(e - largest) for e in exponents) / len(exponents))
 
 
 def embedding_norm(rows, *, radius=0.0):

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from references import cosine_similarity
 
 
 def log_sum_exp(values):
@@ -124,3 +125,13 @@ def two_views(of_item, x, y, similarity, symmetric=False, **own):
             value = (value + of_item(similarity(y[i][None], x), itself, ~itself, **own)) / 2
         values.append(value)
     return np.array(values)
+
+
+def items(of_item, anchors, **own):
+    """The terms of all anchors, whose other view are their rows read backwards."""
+    rows = np.array([anchor.row for anchor in anchors if anchor.where])
+    symmetric = of_item is infonce
+    values = iter(
+        two_views(of_item, rows, rows[:, ::-1], cosine_similarity, symmetric, **own) if len(rows) else ()
+    )
+    return [[next(values)] if anchor.where else [] for anchor in anchors]

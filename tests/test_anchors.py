@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import LABELS, Loss, N, assert_close
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+from subjects import LABELS, Loss, N
+from suite import assert_close
 
 import metric_jax as mj
 from metric_jax.anchors import tile_size

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
-from catalogue import DIM, LABELS, assert_close
+from subjects import DIM, LABELS
+from suite import assert_close
 
 import metric_jax as mj
 

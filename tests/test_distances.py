@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
-from catalogue import assert_close
+from suite import assert_close
 
 import metric_jax as mj
 

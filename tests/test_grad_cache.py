@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import assert_close
 from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+from suite import assert_close
 
 import metric_jax as mj
 

@@ -9,17 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
-from catalogue import (
-    DIM,
-    LABELS,
-    LOSSES,
-    MINERS,
-    SOFT,
-    Loss,
-    assert_close,
-    every_distance,
-    every_loss,
-)
+from catalogue import LOSSES, MINERS, SOFT
+from subjects import DIM, LABELS, Loss
+from suite import assert_close, every_distance, every_loss
 
 import metric_jax as mj
 

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import LABELS, N, assert_close
+from subjects import LABELS, N
+from suite import assert_close
 
 import metric_jax as mj
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
-from catalogue import DIM, LABELS, N, assert_close, random_rows
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+from subjects import DIM, LABELS, N
+from suite import assert_close, random_rows
 
 import metric_jax as mj
 

@@ -7,18 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
-from catalogue import (
-    DIM,
-    LABELS,
-    MINERS,
-    Miner,
-    N,
-    assert_same_triplets,
-    every,
-    every_miner,
-    random_rows,
-    tied_rows,
-)
+from catalogue import MINERS
+from subjects import DIM, LABELS, Miner, N
+from suite import assert_same_triplets, every, every_miner, random_rows, tied_rows
 
 import metric_jax as mj
 from metric_jax.mining import ARGMIN_BLOCK, first_argmax, first_argmin

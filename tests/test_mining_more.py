@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import references
 import references_mining
-from catalogue import LABELS, MINERS, Miner, N, assert_close, assert_same_triplets, every, random_rows
+from catalogue import MINERS, uniform
+from subjects import LABELS, Miner, N
+from suite import assert_close, assert_same_triplets, every, random_rows
 
 import metric_jax as mj
 
-LINE = np.array(
-    [[0.0], [1.0], [3.0], [2.0], [4.5]], np.float32
-)  # anchor 0: positives at 1, 3; negatives at 2, 4.5
+# Anchor 0 has positives at 1 and 3, negatives at 2 and 4.5.
+LINE = np.array([[0.0], [1.0], [3.0], [2.0], [4.5]], np.float32)
 LINE_LABELS = np.array([0, 0, 0, 1, 1])
 
 
@@ -282,6 +283,15 @@ def test_uniform_histogram_draws_no_reference_twice():
     for reference, valid in zip(np.asarray(mined.reference), np.asarray(mined.valid), strict=True):
         assert len(set(reference[valid])) == valid.sum()
         assert valid[:40].sum() == 14  # all positives are there, as no bin overflows
+
+
+@pytest.mark.parametrize("per_bin", [1, 4, N, N + 5])
+def test_uniform_histogram_slots(per_bin):
+    own = {"key": jax.random.key(0), "bins": 2, "positives_per_bin": per_bin, "negatives_per_bin": per_bin}
+    reference = functools.partial(references_mining.uniform_histogram, noise=uniform)
+    miner = Miner("", mj.mining.uniform_histogram, reference, own)
+    labels = np.arange(N) % 2
+    assert_same_triplets(miner(random_rows(), labels), miner.expected(random_rows(), labels))
 
 
 # Bad input.

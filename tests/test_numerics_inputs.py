@@ -7,12 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import (
-    DIM,
-    LABELS,
-    LOSSES,
-    MINERS,
-    N,
+from catalogue import LOSSES, MINERS
+from subjects import DIM, LABELS, N
+from suite import (
     every,
     every_core_loss,
     every_hinge_loss,

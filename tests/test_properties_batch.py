@@ -5,10 +5,8 @@ In float64, to 1e-10, which shows a wrong formula, and in float32, to 1e-5, whic
 
 import numpy as np
 import pytest
-from catalogue import (
-    DIM,
-    LABELS,
-    N,
+from subjects import DIM, LABELS, N
+from suite import (
     assert_close,
     assert_same_triplets,
     every,

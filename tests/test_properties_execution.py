@@ -9,13 +9,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from catalogue import (
+from catalogue import LOSSES
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from subjects import DIM, EVERYTHING, LABELS, N
+from suite import (
     CORE_LOSSES,
-    DIM,
-    EVERYTHING,
-    LABELS,
-    LOSSES,
-    N,
     assert_close,
     assert_same_triplets,
     compiled,
@@ -29,8 +28,6 @@ from catalogue import (
     random_rows,
     value_and_gradient,
 )
-from jax.sharding import AxisType, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 # P2: jit, vmap, compilations.
 
@@ -163,7 +160,8 @@ def test_P5_shard_map_reductions(loss, reduction):
     def local(embeddings, labels):
         return loss(embeddings, labels, reduction=reduction, axis_name="data")
 
-    on_four = on_devices(local, P("data"), P("data") if reduction == "none" else P())
+    of_rows = reduction == "none" and not loss.is_per_proxy
+    on_four = on_devices(local, P("data"), P("data") if of_rows else P())
     value = on_four(loss.batch().astype(np.float32), LABELS)
     assert_close(value, loss.expected(loss.batch(), LABELS, reduction=reduction), 1e-5)
 

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
-from catalogue import DIM, LABELS, LOSSES, N, assert_close, every, random_rows
+from catalogue import LOSSES
 from jax.experimental import checkify
+from subjects import DIM, LABELS, N
+from suite import assert_close, every, random_rows
 
 import metric_jax as mj
 from metric_jax.limits import POSITIVE

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import LABELS, assert_close, random_rows
+from subjects import LABELS
+from suite import assert_close, random_rows
 
 import metric_jax as mj
 

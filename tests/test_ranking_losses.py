@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import LABELS, random_rows
+from subjects import LABELS
+from suite import random_rows
 
 import metric_jax as mj
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
-from catalogue import DISTANCES
+from subjects import DISTANCES
 
 import metric_jax as mj
 

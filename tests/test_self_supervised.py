@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import references
 import references_self_supervised as formulas
-from catalogue import assert_close
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+from suite import assert_close
 
 import metric_jax as mj
 

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import DIM, LABELS, LOSSES, N, assert_close, every, random_rows
+from catalogue import LOSSES
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+from subjects import DIM, LABELS, N
+from suite import assert_close, every, random_rows
 
 import metric_jax as mj
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import references
 import references_softmax
-from catalogue import DIM, LABELS, N, assert_close, random_rows
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+from subjects import DIM, LABELS, N
+from suite import assert_close, random_rows
 
 import metric_jax as mj
 

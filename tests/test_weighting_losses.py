@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import references
 import references_weighting
-from catalogue import DIM, LABELS, N, assert_close, random_rows
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+from subjects import DIM, LABELS, N
+from suite import assert_close, random_rows
 
 import metric_jax as mj
 
@@ -313,7 +314,7 @@ def by_pairs(name, rows, memory, pairs):
         masks = np.zeros((2, len(memory)), bool)
         for a, r, is_positive, valid in zip(*pairs, strict=True):
             masks[0 if is_positive else 1, r] |= valid and a == i
-        anchors.append(references.Anchor(distance(row[None], memory), *masks, row, None, memory, None))
+        anchors.append(references.Anchor(distance(row[None], memory), *masks, row, None, memory, None, True))
     found = terms(anchors) if whole else [terms(*anchor[:3]) for anchor in anchors]
     return references.reduced(found, "mean")
 

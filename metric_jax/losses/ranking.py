@@ -95,13 +95,13 @@ def smooth_ap_loss(
         The loss: a scalar, or ``[batch]`` with ``reduction="none"``.
 
     Example:
-        The positive and the negative of anchor 0 tie: its rank is one and a half.
+        The positive of anchor 0 ties with two negatives: it has rank 2.
 
         >>> import jax.numpy as jnp
         >>> import metric_jax as mj
-        >>> embeddings = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-        >>> mj.smooth_ap_loss(embeddings, jnp.array([0, 0, 1]), reduction="none")
-        Array([0.3333333, 0.5      , 0.       ], dtype=float32)
+        >>> embeddings = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+        >>> mj.smooth_ap_loss(embeddings, jnp.array([0, 0, 1, 2]), reduction="none")[0]
+        Array(0.5, dtype=float32)
 
     References:
         Brown, Xie, Kalogeiton, Zisserman (2020), Smooth-AP: Smoothing the Path Towards Large-Scale Image Retrieval.

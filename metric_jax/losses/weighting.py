@@ -118,20 +118,23 @@ def circle_loss(
 
 def _with_a_beta_of_every_class(loss: Callable[..., Any]) -> Callable[..., Any]:
     """The loss, which raises a ValueError when a label has no entry in ``beta [classes]``, if both are known."""
+    signature = inspect.signature(loss)
 
     @functools.wraps(loss)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        given = inspect.signature(loss).bind_partial(*args[:2], **kwargs).arguments
-        beta, labels = given.get("beta", 0.0), given.get("labels")
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError:
+            return loss(*args, **kwargs)  # which says what is wrong
+        beta, labels, where = given.get("beta", 0.0), given["labels"], given.get("where")
         if np.ndim(beta) > 1:
             raise ValueError(f"margin_loss: beta must be a number or [classes], got shape {np.shape(beta)}")
         if np.ndim(beta) == 1 and labels is not None:
             labels = as_labels(labels, "labels")
-            where = as_array(
-                np.ones(labels.shape, bool) if given.get("where") is None else given["where"], "where"
-            )
-            for label in outside(labels, where, len(beta))[:1]:
-                raise ValueError(f"margin_loss: label {label} has no beta: there are {len(beta)} of them")
+            where = as_array(np.ones(labels.shape, bool) if where is None else where, "where")
+            if where.dtype == bool and where.shape == labels.shape:
+                for label in outside(labels, where, len(beta))[:1]:
+                    raise ValueError(f"margin_loss: label {label} has no beta: there are {len(beta)} of them")
         return loss(*args, **kwargs)
 
     return checked

@@ -13,7 +13,7 @@ from metric_jax.anchors import Batch, miner
 from metric_jax.distances import cosine
 from metric_jax.limits import NOT_NEGATIVE, POSITIVE
 from metric_jax.mining.pairs import as_pairs
-from metric_jax.mining.search import anchor_indices, first_argmax, one_negative_each, slots_from
+from metric_jax.mining.search import anchor_indices, first_argmax, largest, one_negative_each, slots_from
 from metric_jax.mining.violating import squared_chord
 from metric_jax.types import Pairs, Triplets
 
@@ -104,8 +104,8 @@ def uniform_histogram(
     Args:
         key: The random key; pass another one in every step.
         bins: How many bins a range is cut into.
-        positives_per_bin: How many positives to draw from a bin.
-        negatives_per_bin: How many negatives to draw from a bin.
+        positives_per_bin: How many positives to draw from a bin; not more than there are references.
+        negatives_per_bin: How many negatives to draw from a bin; likewise.
 
     Returns:
         `Pairs`, each array ``[batch, bins * (positives_per_bin + negatives_per_bin)]``: first the positives, then the
@@ -149,16 +149,11 @@ def _from_bins(distances: Array, where: Array, order: Array, bins: int, per_bin:
     spread = jnp.max(distances, where=finite, initial=-jnp.inf) - least
     offset = jnp.where(finite, distances - least, 0.0)
     bin_of = jnp.floor(offset * bins / jnp.where(spread > 0, spread, 1.0)).astype(jnp.int32)
-    bin_of = jnp.where(where, jnp.clip(bin_of, 0, bins - 1), bins)
+    bin_of = jnp.where(where, jnp.clip(bin_of, 0, bins - 1), bins)  # the last stands for none
     # What is not finite stands first of the first bin: it must reach the loss.
     order = jnp.where(finite, order, -1.0)
-    indices = jnp.arange(len(where), dtype=jnp.int32)
-    bin_of, _, indices = lax.sort((bin_of, order, indices), num_keys=2)
-    every_bin = jnp.arange(bins, dtype=jnp.int32)
-    places = jnp.searchsorted(bin_of, every_bin)[:, None] + jnp.arange(per_bin, dtype=jnp.int32)[None]
-    in_row = jnp.minimum(places, len(where) - 1)
-    found = ((places < len(where)) & (bin_of[in_row] == every_bin[:, None])).reshape(-1)
-    return jnp.where(found, indices[in_row].reshape(-1), 0), found
+    indices, found = lax.map(lambda b: largest(-order, bin_of == b, per_bin), jnp.arange(bins))
+    return indices.reshape(-1), found.reshape(-1)
 
 
 def _places(batch: Batch) -> Array:

@@ -17,7 +17,7 @@ KINDS = ("all", "hard", "semi_hard", "easy")
 
 @miner(static=("kind", "max_triplets"))
 def triplet_margin(
-    batch: Batch, *, margin: float | Array = 0.2, kind: str = "all", max_triplets: int | None = None
+    batch: Batch, *, margin: float | Array = 0.2, kind: str = "all", max_triplets: int | None = 64
 ) -> Triplets:
     """For every anchor its triplets that violate a margin, the hardest first.
 
@@ -28,8 +28,8 @@ def triplet_margin(
         margin: By how much a negative should be farther than a positive, in units of the distance.
         kind: ``"all"`` that violate the margin; of these ``"hard"``, whose negative is no farther than the positive, or
             ``"semi_hard"``, whose negative is; or ``"easy"``, those that keep the margin.
-        max_triplets: How many triplets of an anchor to keep. None keeps as many as there are references, which costs
-            O(batch * references) memory.
+        max_triplets: How many triplets of an anchor to keep. None keeps all, which costs O(batch * references²) memory:
+            it is for small batches.
 
     Returns:
         `Triplets`, each array ``[batch, max_triplets]``.
@@ -56,7 +56,7 @@ def triplet_margin(
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    slots = slots_from(max_triplets, "max_triplets", None) or len(batch.comparison.references)
+    slots = _triplet_slots(max_triplets, batch)
 
     def one_anchor(distances: Array, positives: Array, negatives: Array) -> tuple[Array, Array, Array]:
         def negatives_of(positive: Array) -> tuple[Array, Array]:
@@ -77,7 +77,7 @@ def triplet_margin(
 
 
 @miner(static=("max_triplets",), within={"angle": Limits(0.0, math.pi / 2)})
-def angular(batch: Batch, *, angle: float | Array = math.pi / 9, max_triplets: int | None = None) -> Triplets:
+def angular(batch: Batch, *, angle: float | Array = math.pi / 9, max_triplets: int | None = 64) -> Triplets:
     """For every anchor its triplets with too wide an angle at the negative, the widest first.
 
     ``atan(|a - p| / (2 |n - c|)) > angle`` with ``c = (a + p) / 2``: half the angle under which the circle through the
@@ -86,8 +86,8 @@ def angular(batch: Batch, *, angle: float | Array = math.pi / 9, max_triplets: i
 
     Args:
         angle: The widest angle that is left out, in radians.
-        max_triplets: How many triplets of an anchor to keep. None keeps as many as there are references, which costs
-            O(batch * references) memory.
+        max_triplets: How many triplets of an anchor to keep. None keeps all, which costs O(batch * references²) memory:
+            it is for small batches.
 
     Returns:
         `Triplets`, each array ``[batch, max_triplets]``. The distance says what a triangle is made of: the rows as they
@@ -106,7 +106,7 @@ def angular(batch: Batch, *, angle: float | Array = math.pi / 9, max_triplets: i
     References:
         Wang, Zhou, Wen, Liu, Lin (2017), Deep Metric Learning with Angular Loss. https://arxiv.org/abs/1708.01682
     """
-    slots = slots_from(max_triplets, "max_triplets", None) or len(batch.comparison.references)
+    slots = _triplet_slots(max_triplets, batch)
     chord, compared = squared_chord(batch.distance, "angular"), batch.comparison
     middle = center(compared.references, compared.reference_where)
     references = chord.prepare(compared.references, middle)
@@ -122,6 +122,14 @@ def angular(batch: Batch, *, angle: float | Array = math.pi / 9, max_triplets: i
     rows = chord.prepare(compared.anchors, middle)
     positive, negative, valid = batch.over_anchors(one_anchor, rows, distance=chord)
     return Triplets(anchor_indices(valid), positive, negative, valid)
+
+
+def _triplet_slots(max_triplets: int | None, batch: Batch) -> int:
+    """As many as are asked for; by default as many as an anchor can have, half of the references being positives."""
+    references = len(batch.comparison.references)
+    return slots_from(max_triplets, "max_triplets", None) or (references // 2) * (
+        references - references // 2
+    )
 
 
 def squared_chord(distance: Distance, owner: str) -> Distance:

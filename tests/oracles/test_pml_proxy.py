@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from catalogue import assert_close
 from pytorch_metric_learning import losses
+from suite import assert_close
 
 import metric_jax as mj
 

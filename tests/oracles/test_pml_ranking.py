@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from catalogue import assert_close
 from pytorch_metric_learning.losses import FastAPLoss, PNPLoss, SmoothAPLoss
+from suite import assert_close
 
 import metric_jax as mj
 

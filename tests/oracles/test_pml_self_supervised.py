@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from catalogue import assert_close
 from pytorch_metric_learning import losses, miners, regularizers
 from pytorch_metric_learning.losses import VICRegLoss
 from pytorch_metric_learning.regularizers import LpRegularizer, ZeroMeanRegularizer
+from suite import assert_close
 
 import metric_jax as mj
 from docs import losses_table

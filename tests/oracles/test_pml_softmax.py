@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from catalogue import assert_close
 from pytorch_metric_learning.distances import DotProductSimilarity
 from pytorch_metric_learning.losses import NCALoss, NPairsLoss, NTXentLoss, SupConLoss, TupletMarginLoss
 from pytorch_metric_learning.reducers import MeanReducer
+from suite import assert_close
 
 import metric_jax as mj
 

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from catalogue import assert_close
 from pytorch_metric_learning import losses, miners
 from pytorch_metric_learning.distances import LpDistance, SNRDistance
 from pytorch_metric_learning.reducers import AvgNonZeroReducer, MeanReducer
+from suite import assert_close
 
 import metric_jax as mj
 

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 import torch
-from catalogue import assert_close
 from scipy.spatial.distance import cdist
+from suite import assert_close
 from torch.nn import functional
 
 import metric_jax as mj

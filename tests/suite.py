@@ -1,0 +1,135 @@
+"""What the tests of losses and miners share: for which of them a test runs, how, and when two results are equal."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from catalogue import LOSSES, MINERS
+from subjects import DIM, DISTANCES, PRECISIONS, N
+
+import metric_jax as mj
+
+CORE_LOSSES = [loss for loss in LOSSES if loss.is_core]
+TRIPLET_LOSSES = [loss for loss in CORE_LOSSES if loss.needs == "both"]
+HINGE_LOSSES = [loss for loss in TRIPLET_LOSSES if loss.has_hinge]
+
+
+def every(argument, choices):
+    return pytest.mark.parametrize(argument, choices, ids=[choice.name for choice in choices])
+
+
+def every_loss_with(argument, choices, rest=(), losses=LOSSES):
+    """Every core loss with every choice, and every other loss with those of ``rest``, or of ``rest(loss)``."""
+    cases = [
+        pytest.param(loss, choice, id=f"{loss.name}-{getattr(choice, 'name', choice)}")
+        for loss in losses
+        for choice in (choices if loss.is_core else rest(loss) if callable(rest) else rest)
+    ]
+    return pytest.mark.parametrize(("loss", argument), cases)
+
+
+def every_loss_in(*precisions, losses=LOSSES):
+    """Every core loss in both precisions, and every other loss in these."""
+    cases = [
+        pytest.param(loss, precision, id=f"{loss.name}-{name}")
+        for loss in losses
+        for name, precision in PRECISIONS.items()
+        if loss.is_core or name in precisions
+    ]
+    return pytest.mark.parametrize(("loss", "precision"), cases, indirect=["precision"])
+
+
+every_loss = every("loss", LOSSES)
+every_core_loss = every("loss", CORE_LOSSES)
+every_loss_in_both = every_loss_in("float64", "float32")
+every_loss_and_measure = every_loss_with("distance", DISTANCES, lambda loss: loss.all_measures)
+every_loss_of_references = every("loss", [loss for loss in LOSSES if loss.takes("references")])
+every_triplet_loss = every("loss", TRIPLET_LOSSES)
+every_hinge_loss = every("loss", HINGE_LOSSES)
+every_miner = every("miner", MINERS)
+every_distance = every("distance", DISTANCES)
+every_reduction = pytest.mark.parametrize("reduction", ["mean", "mean_active", "sum", "none"])
+
+
+def random_rows(seed=0, n=N):
+    """Rows without a structure."""
+    return np.random.default_rng(seed).normal(size=(n, DIM)).astype(np.float32)
+
+
+def tied_rows(n, classes=3):
+    """Integer rows with duplicates, hence many distances that tie exactly, and labels."""
+    generator = np.random.default_rng(n)
+    rows = generator.integers(0, 3, size=(n, DIM)).astype(np.float32)
+    rows[1], rows[n // 2] = rows[0], rows[n - 1]
+    return rows, generator.permutation(np.arange(n) % classes)
+
+
+@functools.cache
+def compiled(loss, distance=None, tile="auto"):
+    """``(embeddings, labels, where) -> (value, gradient)``, compiled once for all the tests that need it."""
+
+    def value(embeddings, labels, where):
+        options = {name: given for name, given in (("tile", tile),) if loss.takes(name)}
+        return loss(embeddings, labels, where=where, distance=distance, **options)
+
+    return jax.jit(jax.value_and_grad(value))
+
+
+def value_and_gradient(loss, distance=None, tile="auto"):
+    """The same, with a mask of all rows where there is none: one compilation serves both."""
+    step = compiled(loss, distance, tile)
+
+    def run(embeddings, labels, where=None):
+        return step(embeddings, labels, np.ones(len(embeddings), bool) if where is None else where)
+
+    return run
+
+
+@functools.cache
+def with_references(loss):
+    """``(embeddings, labels, references, reference_labels, reference_where) -> (sum, (gradient to each))``."""
+
+    def value(embeddings, labels, references, reference_labels, reference_where):
+        options = {"references": references, "reference_labels": reference_labels}
+        return loss(embeddings, labels, **options, reference_where=reference_where, reduction="sum")
+
+    return jax.jit(jax.value_and_grad(value, argnums=(0, 2)))
+
+
+@functools.cache
+def mine(miner, distance=mj.euclidean, tile="auto"):
+    """``(embeddings, labels, where) -> Triplets``, likewise."""
+    return jax.jit(
+        lambda embeddings, labels, where: miner(embeddings, labels, where=where, distance=distance, tile=tile)
+    )
+
+
+def assert_close(actual, expected, tolerance):
+    """Equal up to a tolerance relative to the largest entry: one that cancels to 0 has no digits of its own."""
+    expected = np.asarray(expected, np.float64)
+    assert np.isfinite(expected).all()  # or NaN would equal NaN
+    scale = np.max(np.abs(expected), initial=0.0)
+    actual = np.asarray(actual, np.float64)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale, strict=True)
+
+
+def assert_same_triplets(actual, expected):
+    """Equal, column by column; a reference that gives three columns leaves the anchors out."""
+    columns = mj.mining.Triplets._fields[-len(expected) :]
+    for name, ours, theirs in zip(columns, tuple(actual)[-len(expected) :], expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(ours, int), np.asarray(theirs, int), name, strict=True)
+
+
+def assert_rounds_to(gradient, upcast, loss):
+    """The gradient to rows of half precision is that to the same rows in float32, rounded once.
+
+    Of a row that is both views of its item it is the sum of two such gradients, each rounded.
+    """
+    actual = np.asarray(gradient)
+    with np.errstate(over="ignore"):  # a slope may be more than float16 can hold
+        expected = np.asarray(upcast).astype(actual.dtype)
+    if loss.measure:
+        np.testing.assert_array_equal(actual, expected)
+    else:
+        np.testing.assert_allclose(actual.astype(float), expected.astype(float), rtol=2e-2, atol=2.0**-23)
