@@ -359,8 +359,8 @@ EASY_HARD = {
 }
 
 MINERS = (
-    Miner("batch_hard", mj.mining.batch_hard, references.mine_batch_hard),
-    Miner("semi_hard", mj.mining.batch_semi_hard, references.mine_semi_hard),
+    Miner("batch_hard", mj.mining.batch_hard, references.mine_batch_hard, is_core=True),
+    Miner("semi_hard", mj.mining.batch_semi_hard, references.mine_semi_hard, is_core=True),
     *(
         Miner(name, mj.mining.batch_easy_hard, references_mining.batch_easy_hard, own)
         for name, own in EASY_HARD.items()
@@ -370,7 +370,9 @@ MINERS = (
         for kind in ("all", "hard", "semi_hard", "easy")
     ),
     Miner("angular", mj.mining.angular, references_mining.angular, {"max_triplets": 5}, EUCLIDEAN),
-    Miner("pair_margin", mj.mining.pair_margin, references_mining.pair_margin, {"max_negatives": 2}),
+    Miner(
+        "pair_margin", mj.mining.pair_margin, references_mining.pair_margin, {"max_negatives": 2}, needs=""
+    ),
     Miner("multi_similarity", mj.mining.multi_similarity, references_mining.multi_similarity),
     Miner(
         "distance_weighted",
@@ -386,5 +388,6 @@ MINERS = (
         functools.partial(references_mining.uniform_histogram, noise=uniform),
         {**KEYED, "bins": 3, "negatives_per_bin": 2},
         is_random=True,
+        needs="",
     ),
 )

@@ -80,9 +80,8 @@ class Loss:
 
     def __call__(self, embeddings, labels, *, distance=None, proxies=None, **options):
         distance = distance or self.measure
-        if distance is not None:
-            is_similarity = getattr(distance, "is_similarity", False)  # a test may pass something wrong
-            options["similarity" if is_similarity else "distance"] = distance
+        if self.measure is not None:
+            options["similarity" if self.measure.is_similarity else "distance"] = distance
         if self.proxies is not None:
             proxies = self.proxies if proxies is None else proxies
             options["proxies"] = jnp.asarray(proxies, jnp.promote_types(embeddings.dtype, jnp.float32))
@@ -169,6 +168,8 @@ class Miner:
     Attributes:
         measures: The distances that it is about.
         is_random: Whether it draws by a key and by where a row stands, so that other places make another draw.
+        needs: As of a loss.
+        is_core: As of a loss.
     """
 
     name: str
@@ -177,6 +178,8 @@ class Miner:
     own: dict[str, Any] = dataclasses.field(default_factory=dict)
     measures: tuple[mj.Distance, ...] = DISTANCES
     is_random: bool = False
+    needs: str = "both"
+    is_core: bool = False
 
     def __call__(self, embeddings, labels, **options):
         options = {"distance": mj.euclidean, **options}  # also where another is the default

@@ -29,6 +29,16 @@ def every_loss_with(argument, choices, rest=(), losses=LOSSES):
     return pytest.mark.parametrize(("loss", argument), cases)
 
 
+def every_miner_with(arguments, choices, rest):
+    """Every core miner with every choice, and every other with those of ``rest(miner)``; a choice is a tuple."""
+    cases = [
+        pytest.param(miner, *choice, id="-".join([miner.name, *(getattr(x, "name", str(x)) for x in choice)]))
+        for miner in MINERS
+        for choice in (choices if miner.is_core else rest(miner))
+    ]
+    return pytest.mark.parametrize(("miner", *arguments), cases)
+
+
 def every_loss_in(*precisions, losses=LOSSES):
     """Every core loss in both precisions, and every other loss in these."""
     cases = [
@@ -48,6 +58,7 @@ every_loss_of_references = every("loss", [loss for loss in LOSSES if loss.takes(
 every_triplet_loss = every("loss", TRIPLET_LOSSES)
 every_hinge_loss = every("loss", HINGE_LOSSES)
 every_miner = every("miner", MINERS)
+every_core_miner = every("miner", [miner for miner in MINERS if miner.is_core])
 every_distance = every("distance", DISTANCES)
 every_reduction = pytest.mark.parametrize("reduction", ["mean", "mean_active", "sum", "none"])
 

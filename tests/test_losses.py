@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
-from catalogue import LOSSES, MINERS, SOFT
+from catalogue import MINERS, SOFT
 from subjects import DIM, LABELS, Loss
-from suite import assert_close, every_distance, every_loss
+from suite import CORE_LOSSES, assert_close, every_core_loss, every_distance
 
 import metric_jax as mj
 
@@ -135,7 +135,7 @@ WHERE = np.arange(N) != 2
 
 
 @every_reduction
-@every_loss
+@every_core_loss
 def test_reductions(loss, reduction, x64):
     found = loss(loss.batch(), LABELS, reduction=reduction, where=WHERE)
     expected = loss.expected(loss.batch(), LABELS, reduction=reduction, where=WHERE)
@@ -144,7 +144,7 @@ def test_reductions(loss, reduction, x64):
 
 
 @every_reduction
-@every_loss
+@every_core_loss
 def test_references(loss, reduction, x64):
     """A memory of other rows, in which an anchor is not left out even where it meets itself."""
     memory = np.concatenate([loss.batch()[:3] + 0.5, loss.batch()[1:3] + 1 / 256])
@@ -158,7 +158,7 @@ def test_references(loss, reduction, x64):
     assert_close(loss(loss.batch(), LABELS, **options), loss.expected(loss.batch(), LABELS, **options), 1e-10)
 
 
-@every_loss
+@every_core_loss
 def test_the_batch_as_its_own_reference_meets_itself(loss, x64):
     options = {"references": loss.batch(), "reference_labels": LABELS, "distance": mj.squared_euclidean}
     assert_close(loss(loss.batch(), LABELS, **options), loss.expected(loss.batch(), LABELS, **options), 1e-10)
@@ -169,7 +169,7 @@ def tags_overlap(a, b):
 
 
 @pytest.mark.parametrize("tile", ["auto", 3])
-@every_loss
+@every_core_loss
 def test_match_decides_who_is_a_positive(loss, tile, x64):
     tags = np.random.default_rng(1).integers(0, 2, size=(N, 3))  # a row without a tag is not even like itself
     found = loss(loss.batch(), tags, match=tags_overlap, tile=tile)
@@ -181,7 +181,7 @@ def test_match_decides_who_is_a_positive(loss, tile, x64):
 
 
 @every_distance
-@every_loss
+@every_core_loss
 def test_an_eager_call_equals_one_within_jit(loss, distance):
     batch = rows()
     assert_close(
@@ -194,7 +194,7 @@ def test_an_eager_call_equals_one_within_jit(loss, distance):
 # What is refused, and in which words.
 
 
-@pytest.fixture(params=[*LOSSES, *MINERS], ids=lambda f: f.function.__name__ + "-" + f.name)
+@pytest.fixture(params=[*CORE_LOSSES, *MINERS], ids=lambda f: f.function.__name__ + "-" + f.name)
 def function(request):
     return request.param
 
@@ -257,7 +257,7 @@ def test_bad_options(function):
         function(rows(), LABELS, margn=1.0)
 
 
-@every_loss
+@every_core_loss
 def test_unknown_reduction(loss):
     with pytest.raises(
         ValueError, match="reduction must be one of mean, mean_active, sum, none, got 'average'"
@@ -294,7 +294,7 @@ def test_bad_pairs_and_triplets():
         mj.triplet_loss(x, x, x.astype(int))
 
 
-@pytest.mark.parametrize("function", [*LOSSES, *MINERS], ids=lambda f: f.function.__name__)
+@pytest.mark.parametrize("function", [*CORE_LOSSES, *MINERS], ids=lambda f: f.function.__name__)
 def test_the_common_arguments_are_in_every_signature_and_docstring(function):
     signature = inspect.signature(function.function)
     promised = [
@@ -314,7 +314,7 @@ def test_the_common_arguments_are_in_every_signature_and_docstring(function):
         assert f"    {name}: " in inspect.getdoc(function.function)
 
 
-@every_loss
+@every_core_loss
 def test_an_integer_margin_is_a_margin(loss):
     """Whoever writes margin=1 means 1.0, and wants a gradient."""
     rows = np.random.default_rng(0).normal(size=(len(LABELS), DIM)).astype(np.float32)

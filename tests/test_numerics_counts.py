@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from catalogue import LOSSES
+from catalogue import LOSSES, MINERS
 from subjects import DIM, LABELS, N
 from suite import (
     assert_close,
@@ -17,7 +17,6 @@ from suite import (
     every_loss,
     every_loss_and_measure,
     every_loss_of_references,
-    every_miner,
     every_reduction,
     every_triplet_loss,
     random_rows,
@@ -71,7 +70,7 @@ def test_N5_a_single_row_has_no_pair():
 
 
 @nothing_valid
-@every_miner
+@every("miner", [miner for miner in MINERS if miner.needs == "both"])
 def test_N5_nothing_to_mine(miner, labels):
     for column in miner(random_rows(n=len(labels)), np.array(labels)):
         np.testing.assert_array_equal(column, 0)

@@ -3,8 +3,10 @@
 In float64, to 1e-10, which shows a wrong formula, and in float32, to 1e-5, which shows a wrong implementation.
 """
 
+import itertools
+
 import numpy as np
-import pytest
+from catalogue import MINERS
 from subjects import DIM, LABELS, N
 from suite import (
     assert_close,
@@ -12,7 +14,7 @@ from suite import (
     every,
     every_loss,
     every_loss_with,
-    every_miner,
+    every_miner_with,
     mine,
     random_rows,
     tied_rows,
@@ -20,6 +22,7 @@ from suite import (
 )
 
 import metric_jax as mj
+from metric_jax.pairs import as_pairs
 
 # P3: the order of the rows, and rows that are not there.
 
@@ -58,13 +61,14 @@ def test_P3_padding_changes_nothing(loss, padding, precision):
     np.testing.assert_array_equal(padded_gradient[~where], 0)
 
 
-def as_set(triplets, places):
-    """The valid triplets, each index replaced by the place it stands for."""
-    anchor, positive, negative, valid = (np.asarray(column) for column in triplets)
-    return set(zip(*(places[column[valid]] for column in (anchor, positive, negative)), strict=True))
+def as_set(mined, places):
+    """The pairs that were mined, or those of the triplets, each index replaced by the place it stands for."""
+    anchor, reference, is_positive, valid = map(np.asarray, as_pairs(mined, "mined"))
+    pairs = (places[anchor[valid]], places[reference[valid]], is_positive[valid])
+    return set(zip(*(column.tolist() for column in pairs), strict=True))
 
 
-@every_miner
+@every("miner", [miner for miner in MINERS if not miner.is_random])
 def test_P3_mining_permuted_rows(miner, precision):
     rows = random_rows(3).astype(precision.dtype)
     mined = mine(miner)(rows, LABELS, None)
@@ -72,8 +76,7 @@ def test_P3_mining_permuted_rows(miner, precision):
     assert as_set(permuted, ORDER) == as_set(mined, np.arange(N))
 
 
-@pytest.mark.parametrize("padding", [1, 7, N])
-@every_miner
+@every_miner_with(["padding"], [(1,), (7,), (N,)], lambda miner: [] if miner.is_random else [(7,)])
 def test_P3_mining_padded_rows(miner, padding, precision):
     rows = random_rows(4).astype(precision.dtype)
     embeddings, labels, where = padded(rows, padding)
@@ -107,9 +110,14 @@ def test_P6_ties_across_tile_edges(loss, tile, precision):
     assert_close(tiled_gradient, gradient, precision.tolerance)
 
 
-@every("distance", [mj.euclidean, mj.squared_euclidean, mj.manhattan])
-@pytest.mark.parametrize("tile", [1, 3, 10, 11])
-@every_miner
+EXACT = [mj.euclidean, mj.squared_euclidean, mj.manhattan]
+
+
+@every_miner_with(
+    ["tile", "distance"],
+    list(itertools.product([1, 3, 10, 11], EXACT)),
+    lambda miner: [(3, distance) for distance in EXACT[:1] if distance in miner.measures],
+)
 def test_P6_mined_ties_take_the_lowest_index_in_every_tile(miner, tile, distance, precision):
     rows, labels = tied_rows(10)
     mined = mine(miner, distance, tile)(rows.astype(precision.dtype), labels, None)
