@@ -73,19 +73,15 @@ class Batch:
         references = distance.prepare(compared.references, middle)
 
         def one_anchor(anchor: tuple[Any, ...]) -> Any:
-            row, index, label, where, position, extras = anchor
-            positives, negatives = pairs.of_anchor(index, label, where, position, compared, self.match)
+            row, index, label, where, position, slots, extras = anchor
+            given = compared.pairs if slots is None else slots
+            positives, negatives = pairs.of_anchor(index, label, where, position, given, compared, self.match)
             return fn(distance.against(row, references, distance.precision), positives, negatives, *extras)
 
         rows = distance.prepare(compared.anchors if rows is None else rows, middle)
-        anchors = (
-            rows,
-            jnp.arange(len(rows)),
-            compared.labels,
-            compared.where,
-            compared.position,
-            of_anchors,
-        )
+        of_rows = (compared.labels, compared.where, compared.position)
+        slots = compared.pairs if compared.pairs is not None and compared.pairs.anchor.ndim == 2 else None
+        anchors = (rows, jnp.arange(len(rows)), *of_rows, slots, of_anchors)
         held = 1 if distance.has_product else references.shape[1]
         tile = tile_size(len(rows), len(references), self.tile, held)
         if tile >= len(rows):

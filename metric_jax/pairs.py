@@ -116,16 +116,23 @@ def _is_signed(labels: Array) -> bool:
 
 
 def of_anchor(
-    index: Array, label: Array, where: Array, position: Array, comparison: Comparison, match: Match | None
+    index: Array,
+    label: Array,
+    where: Array,
+    position: Array,
+    pairs: Pairs | None,
+    comparison: Comparison,
+    match: Match | None,
 ) -> tuple[Array, Array]:
     """Which references are positives and which are negatives of one anchor: two masks ``[references]``.
 
-    An anchor is neither to itself, and an anchor that does not count has none of either.
+    An anchor is neither to itself, and an anchor that does not count has none of either. Given ``pairs``, all of them
+    or the anchor's own, no others count.
     """
     count = len(comparison.reference_where)
     candidates = comparison.reference_where & (jnp.arange(count) != position) & where
-    if comparison.pairs is not None:
-        same, other = _explicit(index, comparison.pairs, count)
+    if pairs is not None:
+        same, other = _explicit(index, pairs, count)
         return same & candidates, other & candidates
     same = jax.vmap(match or same_label, in_axes=(None, 0))(label, comparison.reference_labels)
     if same.dtype != bool or same.ndim != 1:
@@ -147,16 +154,22 @@ def _explicit(index: Array, pairs: Pairs, count: int) -> tuple[Array, Array]:
 
 
 def as_pairs(pairs: Any, name: str) -> Pairs:
-    """Pairs, each array ``[pairs]``; of triplets, those of the anchor with its positive and with its negative."""
+    """Pairs, ``[pairs]`` or ``[batch, slots]``; of triplets, those of the anchor with its positive and its negative."""
     if not isinstance(pairs, Pairs | Triplets):
         raise TypeError(f"{name} must be mj.Pairs or mj.Triplets, got {type(pairs).__name__}")
-    flat = {key: column.reshape(-1) for key, column in _columns(pairs, name).items()}
+    columns = _columns(pairs, name)
+    if columns["anchor"].ndim != 2:
+        columns = {key: column.reshape(-1) for key, column in columns.items()}
     if isinstance(pairs, Pairs):
-        return Pairs(**flat)
-    is_positive = jnp.arange(2 * flat["anchor"].size) < flat["anchor"].size
-    twice = {key: jnp.concatenate([flat[key]] * 2) for key in ("anchor", "valid")}
-    reference = jnp.concatenate([flat["positive"], flat["negative"]])
-    return Pairs(reference=reference, is_positive=is_positive, **twice)
+        return Pairs(**columns)
+
+    def both(first: Array, second: Array) -> Array:
+        return jnp.concatenate([first, second], axis=-1)
+
+    anchor, valid = columns["anchor"], columns["valid"]
+    is_positive = both(jnp.ones_like(valid), jnp.zeros_like(valid))
+    reference = both(columns["positive"], columns["negative"])
+    return Pairs(both(anchor, anchor), reference, is_positive, both(valid, valid))
 
 
 def as_triplets(triplets: Any, name: str) -> Triplets:
@@ -191,9 +204,19 @@ def check_pairs(
     axis_name: AxisName,
     **_: Any,
 ) -> None:
-    """Raises a ValueError if a pair's indices are known and point beyond the batch or the references."""
-    if pairs is None or axis_name is not None or embeddings.ndim == 0:
-        return  # on several devices, references are those of all
+    """Raises a ValueError if pairs ``[batch, slots]`` are not, or known indices are not those of rows."""
+    if pairs is None or embeddings.ndim == 0:
+        return
+    if pairs.anchor.ndim == 2:
+        message = (
+            "pairs of two axes hold anchor i's in row i: flatten others with jax.tree.map(jnp.ravel, pairs)"
+        )
+        if len(pairs.anchor) != len(embeddings):
+            raise ValueError(f"{message}; they have {len(pairs.anchor)} rows for {len(embeddings)} anchors")
+        if outside(pairs.anchor - jnp.arange(len(embeddings))[:, None], pairs.valid, 1).size:
+            raise ValueError(message)
+    if axis_name is not None:
+        return  # references are those of all devices
     others = [references] if references is not None else [embeddings]
     if with_batch:
         others.append(embeddings)

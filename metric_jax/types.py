@@ -22,6 +22,9 @@ AxisName = str | tuple[str, ...] | None
 class Pairs(NamedTuple):
     """Indices of pairs; all four arrays have one shape. Where ``valid`` is False the others mean nothing.
 
+    Pairs come as one list ``[pairs]``, in any order, or as ``[batch, slots]`` with those of anchor i in row i, as a
+    miner returns them: a loss then looks through the slots of an anchor, and not through the whole list for each.
+
     Attributes:
         anchor: Index into the batch.
         reference: Index into the references: the batch itself, unless others were given.
@@ -37,6 +40,8 @@ class Pairs(NamedTuple):
 
 class Triplets(NamedTuple):
     """Indices of triplets; all four arrays have one shape. Where ``valid`` is False the indices are 0.
+
+    Like `Pairs`, one list, or ``[batch, slots]`` with those of anchor i in row i.
 
     Attributes:
         anchor: Index into the batch.

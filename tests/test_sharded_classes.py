@@ -52,7 +52,7 @@ every_loss_and_layout = pytest.mark.parametrize(
 
 
 @every_loss_and_layout
-def test_classes_on_four_devices_differentiated_outside(loss, layout, x64):
+def test_P5_classes_on_four_devices_differentiated_outside(loss, layout, x64):
     shape, axis_name, class_axis = layout
     rows, proxies = batch_of(loss)
 
@@ -73,7 +73,7 @@ def test_classes_on_four_devices_differentiated_outside(loss, layout, x64):
 
 
 @every_loss_and_layout
-def test_classes_on_four_devices_differentiated_inside(loss, layout, x64):
+def test_P5_classes_on_four_devices_differentiated_inside(loss, layout, x64):
     shape, axis_name, class_axis = layout
     rows, proxies = batch_of(loss)
     weights = np.random.default_rng(0).normal(size=(DIM, DIM))
@@ -95,7 +95,7 @@ def test_classes_on_four_devices_differentiated_inside(loss, layout, x64):
 
 @pytest.mark.parametrize("reduction", ["mean_active", "sum", "none"])
 @every("loss", [loss for loss in PROXY_LOSSES if loss.name in WAYS])
-def test_classes_on_four_devices_under_any_reduction(loss, reduction):
+def test_P5_classes_on_four_devices_under_any_reduction(loss, reduction):
     rows, proxies = batch_of(loss, np.float32)
     spread = jax.shard_map(
         lambda e, y, p: loss(e, y, proxies=p, reduction=reduction, axis_name="data", class_axis="data"),

@@ -84,6 +84,7 @@ def _from_the_other_side(batch: Batch) -> Batch:
     back = jnp.full(count, NOT_THERE).at[stands].set(jnp.arange(len(anchors)), mode="drop")
     pairs = compared.pairs
     if pairs is not None:
+        pairs = Pairs(*(column.reshape(-1) for column in pairs))
         pairs = pairs._replace(anchor=pairs.anchor + device * len(compared.anchors))
         pairs = Pairs(*(_gathered(column, batch) for column in pairs))
         pairs = pairs._replace(anchor=pairs.reference - first, reference=pairs.anchor)
