@@ -20,7 +20,7 @@ train: $(VENV)/.locked  ## train on scikit-learn's digits; CONFIG=, WORKDIR= and
 	$(BIN)/python experiments/train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
 
 test: lint  ## lint, check types, run tests and doctests on all cores; ARGS= goes to pytest
-	$(BIN)/python -m pytest --ignore=tests/oracles --numprocesses=auto --dist=loadfile $(ARGS)
+	$(BIN)/python -m pytest --ignore=tests/oracles --numprocesses=auto --dist=loadgroup $(ARGS)
 
 test-oracles: $(VENV)/.oracle  ## compare with pytorch-metric-learning and faiss
 	$(BIN)/python -m pytest tests/oracles $(ARGS)

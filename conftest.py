@@ -73,3 +73,10 @@ def shared() -> pathlib.Path:
     if missing:
         pytest.skip(f"needs real data that is not beside this project: {', '.join(missing)} in {SHARED}")
     return SHARED
+
+
+def pytest_collection_modifyitems(items):
+    """On several cores the tests of one loss share a process, and with it what was compiled; so do those of a file."""
+    for item in items:
+        subject = getattr(item, "callspec", None) and item.callspec.params.get("loss")
+        item.add_marker(pytest.mark.xdist_group(getattr(subject, "name", item.path.name)))

@@ -22,7 +22,7 @@ ORDER = (
 )
 SHARED = {
     *(*interface.BATCH, *interface.MINER, *interface.PROXY, *interface.TWO_VIEWS, *interface.ROWS),
-    *("anchor", "positive", "negative", "is_same", "triplets"),
+    *("anchor", "is_same", "triplets"),
 }
 
 PML, OPTAX, TFS, OML = "pytorch-metric-learning", "optax", "TF Similarity", "OML"
@@ -83,10 +83,15 @@ PEERS = {
 INTRODUCTION = """\
 # Losses and miners
 
-Generated from docstrings and signatures by `make docs`; do not edit. All batch losses share the arguments `references`,
-`reference_labels`, `reference_where`, `with_batch`, `where`, `match`, `pairs`, `reduction`, `tile` and `axis_name`; the
-table lists what each has beside these. `help(mj.supcon_loss)` says what the letters of a formula stand for.
-`mj.recipes` holds the hyperparameters of the papers.
+Generated from docstrings and signatures by `make docs`; do not edit. The tables list what each loss has beside the
+arguments of its kind, and `help(mj.supcon_loss)` says what the letters of a formula stand for. `mj.recipes` holds the
+hyperparameters of the papers.
+
+- Losses of `embeddings, labels` share `references`, `reference_labels`, `reference_where`, `with_batch`, `where`,
+  `match`, `pairs`, `reduction`, `tile` and `axis_name`; miners have all of these but `pairs` and `reduction`.
+- Losses of `embeddings, labels, proxies` share `proxy_labels`, `where`, `reduction`, `tile`, `axis_name`, `class_axis`.
+- Losses of two views `x, y` and regularizers of `embeddings` have `where` and `axis_name`, and what `help()` says.
+- `batch_triplet_loss` takes `embeddings, triplets`, and `triplet_loss` and `contrastive_loss` compare row with row.
 """
 
 DIFFERENCES = """\
@@ -151,9 +156,9 @@ def arguments(function):
     """The arguments of a function's own, with their defaults, as they are written in a call."""
     parameters = inspect.signature(function).parameters.values()
     return [
-        f"{p.name}={_value(p.default)}"
+        p.name if p.default is p.empty else f"{p.name}={_value(p.default)}"
         for p in parameters
-        if p.name not in SHARED and p.default is not p.empty
+        if p.name not in SHARED and (p.default is not p.empty or p.kind is p.KEYWORD_ONLY)
     ]
 
 

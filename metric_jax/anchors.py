@@ -83,7 +83,8 @@ class Batch:
         slots = compared.pairs if compared.pairs is not None and compared.pairs.anchor.ndim == 2 else None
         anchors = (rows, jnp.arange(len(rows)), *of_rows, slots, of_anchors)
         held = 1 if distance.has_product else references.shape[1]
-        tile = tile_size(len(rows), len(references), self.tile, held)
+        listed = compared.pairs.anchor.size if compared.pairs is not None and slots is None else 0
+        tile = tile_size(len(rows), max(len(references), listed), self.tile, held)
         if tile >= len(rows):
             return jax.vmap(one_anchor)(anchors)
         return lax.map(jax.checkpoint(one_anchor, prevent_cse=False), anchors, batch_size=tile)
@@ -124,7 +125,7 @@ def per_anchor(
         distance: The default distance; Euclidean when neither this nor ``similarity`` is given.
         similarity: The default similarity, for a formula of similarities: the result then takes ``similarity=``.
         static: Names of own arguments that are not arrays (functions, strings).
-        within: Own arguments, by name, that must lie within `Limits`.
+        within: Own arguments, by name, that must lie within `Limits`. Whatever has a number for a default must be one.
 
     Returns:
         The batch loss, jitted.
@@ -186,6 +187,7 @@ def batch_loss(
     similarity: Distance | None = None,
     static: Sequence[str] = (),
     within: Mapping[str, Limits] | None = None,
+    vectors: Sequence[str] = (),
     match: Match | None = None,
 ) -> Callable[..., Any]:
     """Like `per_anchor`, for a loss that looks at the whole batch: ``body(batch, *, own)`` gives terms ``[batch]``.
@@ -201,6 +203,7 @@ def batch_loss(
             similarity=similarity,
             static=static,
             within=within,
+            vectors=vectors,
             match=match,
         )
     measure = "distance" if similarity is None else "similarity"
@@ -211,7 +214,16 @@ def batch_loss(
         return reduce(body(batch, **own), reduction, axis_name)
 
     default = similarity or distance or euclidean
-    return publish(run, body, shared=BATCH, measure=measure, default=default, static=static, within=within)
+    return publish(
+        run,
+        body,
+        shared=BATCH,
+        measure=measure,
+        default=default,
+        static=static,
+        within=within,
+        vectors=vectors,
+    )
 
 
 def miner(

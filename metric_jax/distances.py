@@ -212,6 +212,9 @@ def normalize(x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
 
 
 def _unit(x: Array) -> Array:
+    # Divided by a power of 2 near its largest entry, exactly, so that no square of a tiny or huge row leaves the range.
+    largest = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
+    x = jnp.ldexp(x, -jnp.frexp(jnp.where(jnp.isfinite(largest), largest, 1.0))[1])
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * lax.rsqrt(jnp.where(squared == 0, 1.0, squared))
 

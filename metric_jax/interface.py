@@ -157,6 +157,7 @@ def publish(
     default: Distance | None = None,
     static: Sequence[str] = (),
     within: Mapping[str, Limits] | None = None,
+    vectors: Sequence[str] = (),
 ) -> Callable[..., Any]:
     """The public, jitted function that calls ``run(**all_arguments)``.
 
@@ -168,6 +169,7 @@ def publish(
         default: Its default.
         static: The own arguments that are not arrays.
         within: The limits of own arguments.
+        vectors: The own arguments that may have axes though their default is a number.
 
     Returns:
         The function.
@@ -181,6 +183,7 @@ def publish(
     if unknown:
         raise TypeError(f"{documented.__name__} has no argument {', '.join(sorted(unknown))}")
     options = [name for name, argument in arguments.items() if argument.convert is None]
+    defaults = {name: p.default for name, p in signature.parameters.items() if name not in arguments}
     traced = jax.jit(run, static_argnames=(*options, *static))
 
     @functools.wraps(documented)
@@ -193,6 +196,7 @@ def publish(
         bound.apply_defaults()
         given = bound.arguments
         _check_options(given, measure)
+        limits.check_kinds(documented.__name__, given, defaults, vectors)
         limits.check(documented.__name__, given, within or {})
         for name, argument in arguments.items():
             if argument.convert is None or (given[name] is None and name not in _NEVER_NONE):

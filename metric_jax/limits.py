@@ -7,7 +7,8 @@ the device: that check costs nothing until the caller asks for it with `jax.expe
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,8 +26,8 @@ class Limits:
     excludes: tuple[float, ...] = ()
 
     def holds(self, value: Any) -> Any:
-        """Whether every number of an array lies in the range; NaN does not."""
-        inside = (value >= self.low) & (value <= self.high)
+        """Whether every number of an array lies in the range; NaN and the infinities do not."""
+        inside = (value >= self.low) & (value <= self.high) & (abs(value) < math.inf)
         for end in self.excludes:
             inside &= value != end
         return inside.all()
@@ -60,3 +61,33 @@ def check(owner: str, given: Mapping[str, Any], limits: Mapping[str, Limits]) ->
             raise TypeError(f"{owner}: {name} must be a number, got {value!r}")
         if not limit.holds(number.astype(np.float64)):
             raise ValueError(f"{message}, got {value}")
+
+
+def check_kinds(
+    owner: str, given: Mapping[str, Any], defaults: Mapping[str, Any], vectors: Sequence[str]
+) -> None:
+    """Raises unless an argument whose default is a number, or a boolean, is one.
+
+    An array in place of a margin would be one margin a reference to one loss, and one an anchor to another: so only
+    the ``vectors`` may be arrays with axes.
+    """
+    for name, default in defaults.items():
+        value = given[name]
+        if isinstance(default, bool):
+            if not isinstance(value, bool):
+                raise TypeError(f"{owner}: {name} must be True or False, got {value!r}")
+        elif isinstance(default, int | float):
+            if (
+                value is None
+                or isinstance(value, str)
+                or not jnp.issubdtype(jnp.result_type(value), jnp.number)
+            ):
+                raise TypeError(f"{owner}: {name} must be a number, got {value!r}")
+            if jnp.ndim(value) and name not in vectors:
+                raise ValueError(f"{owner}: {name} must be one number, got shape {jnp.shape(value)}")
+
+
+def check_count(owner: str, name: str, value: Any) -> None:
+    """Raises unless the value is a positive integer, as what decides shapes must be."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 1:
+        raise ValueError(f"{owner}: {name} must be a positive integer, got {value!r}")

@@ -68,8 +68,8 @@ def compare(
                 "labels must be an array of integers, got None: only pairs= can stand in for them"
             )
         labels = jnp.zeros(embeddings.shape[:1], jnp.int32)
-        if references is not None and reference_labels is None:
-            reference_labels = jnp.zeros(references.shape[:1], jnp.int32)
+    if pairs is not None and references is not None and reference_labels is None:
+        reference_labels = jnp.zeros((*references.shape[:1], *labels.shape[1:]), labels.dtype)
     anchors, where = _checked_rows(embeddings, labels, where, match, "embeddings", "labels", "where")
     own = (anchors, labels, where)
     position = jnp.arange(len(anchors))

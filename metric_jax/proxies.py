@@ -25,7 +25,7 @@ from metric_jax.anchors import Batch
 from metric_jax.distances import Distance, as_rows, check_same_dim, cosine_similarity
 from metric_jax.interface import PROXY, publish
 from metric_jax.limits import Limits
-from metric_jax.pairs import as_array, as_labels, compare
+from metric_jax.pairs import as_array, as_labels, compare, outside
 from metric_jax.reductions import Parts, Reduction, Terms, reduce, terms
 from metric_jax.sums import log_sum_exp
 from metric_jax.types import AxisName
@@ -296,39 +296,36 @@ def proxy_loss(
             given = signature.bind(*args, **kwargs).arguments
         except TypeError:
             return public(*args, **kwargs)  # which says what is wrong
-        _check_labels(name, **{key: given.get(key) for key in PROXY})
+        if given.get("proxy_labels") is None:
+            check_classes(
+                name, given.get("labels"), given.get("proxies"), given.get("where"), given.get("class_axis")
+            )
         return public(*args, **kwargs)
 
     return checked
 
 
-def _check_labels(
-    owner: str,
-    *,
-    labels: Any,
-    proxies: Any,
-    proxy_labels: Any,
-    where: Any,
-    class_axis: str | None,
-    **_: Any,
-) -> None:
-    """Raises unless every label is the number of a proxy. A traced one is checked through checkify, as limits are."""
-    if proxy_labels is not None or labels is None or proxies is None:
+def check_classes(owner: str, labels: Any, proxies: Any, where: Any, class_axis: str | None) -> None:
+    """Raises unless every label is the number of a proxy. A traced one is checked through checkify, as limits are.
+
+    ``proxies`` may be their number. Whatever else is wrong is left to the checks of types and shapes.
+    """
+    if labels is None or proxies is None:
         return
-    labels, proxies = as_labels(labels, "labels"), as_array(proxies, "proxies")
+    labels = as_labels(labels, "labels")
     where = jnp.ones(labels.shape, bool) if where is None else as_array(where, "where")
-    is_known = isinstance(labels, jax.Array) and not isinstance(labels, jax.core.Tracer)
-    if not jnp.issubdtype(labels.dtype, jnp.integer) or where.shape != labels.shape or not proxies.ndim:
-        return  # the checks of shapes and types name it
-    classes = len(proxies) * (lax.axis_size(class_axis) if class_axis else 1)
-    message = f"{owner}: labels must be in [0, {classes}), one for each proxy, or pass proxy_labels"
-    if not is_known or isinstance(where, jax.core.Tracer):
-        outside = where & ((labels < 0) | (labels >= classes))
-        checkify.debug_check(~outside.any(), message)
-    elif labels.is_fully_addressable and where.is_fully_addressable:
-        found = np.asarray(labels)[np.asarray(where, bool)]
-        if found.size and not (found.min() >= 0 and found.max() < classes):
-            raise ValueError(f"{message}; got {found.min()} to {found.max()}")
+    if not isinstance(proxies, int):
+        proxies = as_array(proxies, "proxies")
+        if not proxies.ndim:
+            return
+        proxies = len(proxies) * (lax.axis_size(class_axis) if class_axis else 1)
+    if not jnp.issubdtype(labels.dtype, jnp.integer) or where.shape != labels.shape:
+        return
+    message = f"{owner}: labels must be in [0, {proxies}), one for each proxy, or pass proxy_labels"
+    if isinstance(labels, jax.core.Tracer) or isinstance(where, jax.core.Tracer):
+        checkify.debug_check(~(where & ((labels < 0) | (labels >= proxies))).any(), message)
+    elif found := outside(labels, where.astype(bool), proxies).tolist():
+        raise ValueError(f"{message}; got {found[0]}")
 
 
 def _proxy_batch(

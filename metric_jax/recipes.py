@@ -70,9 +70,17 @@ class Recipe:
     batch: str
     normalises: bool = False
 
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.loss)
+
     def __call__(self, *args: Any, **options: Any) -> Array:
         """The loss, with the paper's hyperparameters where the call gives no others."""
-        bound = inspect.signature(self.loss).bind(*args, **{**self.own, **options})
+        options = {**self.own, **options}
+        try:
+            bound = self.__signature__.bind(*args, **options)
+        except TypeError:
+            return self.loss(*args, **options)  # which says what is wrong
         given = bound.arguments
         for name, mask in _MASKS.items():
             if self.normalises and given.get(name) is not None:
@@ -143,7 +151,7 @@ _ALL = (
     Recipe(
         "margin",
         weighting.margin_loss,
-        {"margin": 0.2, "beta": 1.2},
+        {"margin": 0.2, "beta": 1.2, "reduction": "mean_active"},
         "Wu, Manmatha, Smola, Krähenbühl (2017), https://arxiv.org/abs/1706.07567",
         f"{_P_BY_K}: K = 5; pairs= from mining.distance_weighted, and beta may be learned",
         normalises=True,
@@ -181,7 +189,7 @@ _ALL = (
     Recipe(
         "multi_similarity",
         weighting.multi_similarity_loss,
-        {"alpha": 2.0, "beta": 50.0, "base": 0.5, "epsilon": 0.1},
+        {"alpha": 2.0, "beta": 50.0, "base": 1.0, "epsilon": 0.1},
         "Wang, Han, Huang, Dong, Scott (2019), https://arxiv.org/abs/1904.06627",
         f"{_P_BY_K}: K = 5",
     ),
@@ -321,7 +329,7 @@ _ALL = (
         "soft_triple",
         proxy.soft_triple_loss,
         {"scale": 20.0, "temperature": 0.1, "margin": 0.01, "tau": 0.2},
-        "Qian, Shang, Sun, Hu, Tacoma, Li (2019), https://arxiv.org/abs/1909.05235",
+        "Qian, Shang, Sun, Hu, Li, Jin (2019), https://arxiv.org/abs/1909.05235",
         "any rows; proxies [classes, 10, dim] are learned beside the network",
     ),
     Recipe(

@@ -51,7 +51,6 @@ LOSSES = (
             needs="both",
         )
         for name, own in {
-            "semi_hard_drop": {"otherwise": "drop"},
             "semi_hard_swap_drop": {"swap": True, "otherwise": "drop", "penalty": jax.nn.softplus},
         }.items()
     ),
@@ -213,7 +212,7 @@ LOSSES = (
             {"variant": variant, "temperature": 0.1, **own},
             **COSINE,
         )
-        for variant, own in {"Ib": {"b": 2.0}, "Dq": {"alpha": 2.0}}.items()
+        for variant, own in {"Dq": {"alpha": 2.0}}.items()
     ),
     Loss(
         "rank_n_contrast",
@@ -327,7 +326,7 @@ LOSSES = (
         Loss(name, of_rows(loss), terms_of_rows(reference), own, **VIEWS)
         for name, loss, reference, own in (
             ("koleo", mj.koleo_loss, references_self_supervised.koleo, {}),
-            ("uniformity", mj.uniformity_loss, references_self_supervised.uniformity, {"temperature": 0.5}),
+            ("uniformity", mj.uniformity_loss, references_self_supervised.uniformity, {"t": 0.5}),
             (
                 "embedding_norm",
                 mj.embedding_norm_loss,
@@ -353,7 +352,6 @@ def uniform(key, anchor, count):
 KEYED = {"key": jax.random.key(0)}
 EUCLIDEAN = (mj.euclidean, mj.squared_euclidean, mj.cosine)
 EASY_HARD = {
-    "easy_semi_hard": {},
     "semi_hard_easy": {"positive": "semi_hard", "negative": "easy", "positive_range": (0.1, 4.0)},
     "hard_ranks": {"positive": "hard", "negative": "hard", "negative_ranks": (1, 4)},
 }
@@ -367,7 +365,7 @@ MINERS = (
     ),
     *(
         Miner(f"margin_{kind}", mj.mining.triplet_margin, references_mining.triplet_margin, {"kind": kind})
-        for kind in ("all", "hard", "semi_hard", "easy")
+        for kind in ("all", "semi_hard")
     ),
     Miner("angular", mj.mining.angular, references_mining.angular, {"max_triplets": 5}, EUCLIDEAN),
     Miner(

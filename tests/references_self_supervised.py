@@ -61,13 +61,11 @@ def koleo(rows, *, epsilon=1e-8):
     return -sum(math.log(d + epsilon) for d in nearest) / len(rows)
 
 
-def uniformity(rows, *, temperature=2.0):
+def uniformity(rows, *, t=2.0):
     """Wang, Isola (2020)."""
     if len(rows) < 2:
         return 0.0
-    exponents = [
-        -temperature * distance(a, b) ** 2 for i, a in enumerate(rows) for j, b in enumerate(rows) if i != j
-    ]
+    exponents = [-t * distance(a, b) ** 2 for i, a in enumerate(rows) for j, b in enumerate(rows) if i != j]
     largest = max(exponents)
     return largest + math.log(sum(math.exp(e - largest) for e in exponents) / len(exponents))
 

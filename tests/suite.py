@@ -10,6 +10,8 @@ from subjects import DIM, DISTANCES, PRECISIONS, N
 
 import metric_jax as mj
 
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 CORE_LOSSES = [loss for loss in LOSSES if loss.is_core]
 TRIPLET_LOSSES = [loss for loss in CORE_LOSSES if loss.needs == "both"]
 HINGE_LOSSES = [loss for loss in TRIPLET_LOSSES if loss.has_hinge]
@@ -77,22 +79,25 @@ def tied_rows(n, classes=3):
 
 
 @functools.cache
-def compiled(loss, distance=None, tile="auto"):
+def compiled(loss, distance=None, tile="auto", quickly=False):
     """``(embeddings, labels, where) -> (value, gradient)``, compiled once for all the tests that need it."""
 
     def value(embeddings, labels, where):
-        options = {name: given for name, given in (("tile", tile),) if loss.takes(name)}
-        return loss(embeddings, labels, where=where, distance=distance, **options)
+        tiles = {"tile": tile} if loss.takes("tile") else {}
+        return loss(embeddings, labels, where=where, distance=distance, **tiles)
 
-    return jax.jit(jax.value_and_grad(value))
+    return jax.jit(jax.value_and_grad(value), compiler_options=QUICKLY if quickly else None)
 
 
 def value_and_gradient(loss, distance=None, tile="auto"):
-    """The same, with a mask of all rows where there is none: one compilation serves both."""
-    step = compiled(loss, distance, tile)
+    """The same, with a mask of all rows where there is none: one compilation serves both.
+
+    Float64 looks for wrong formulas, and a formula is the same without XLA's optimizations, which take their time.
+    """
 
     def run(embeddings, labels, where=None):
-        return step(embeddings, labels, np.ones(len(embeddings), bool) if where is None else where)
+        where = np.ones(len(embeddings), bool) if where is None else where
+        return compiled(loss, distance, tile, jax.config.jax_enable_x64)(embeddings, labels, where)
 
     return run
 
@@ -100,12 +105,17 @@ def value_and_gradient(loss, distance=None, tile="auto"):
 @functools.cache
 def with_references(loss):
     """``(embeddings, labels, references, reference_labels, reference_where) -> (sum, (gradient to each))``."""
+    return jax.jit(jax.value_and_grad(of_references(loss), argnums=(0, 2)))
+
+
+def of_references(loss, **options):
+    """The loss as a function of arrays alone."""
 
     def value(embeddings, labels, references, reference_labels, reference_where):
-        options = {"references": references, "reference_labels": reference_labels}
-        return loss(embeddings, labels, **options, reference_where=reference_where, reduction="sum")
+        given = {"references": references, "reference_labels": reference_labels, **options}
+        return loss(embeddings, labels, **given, reference_where=reference_where, reduction="sum")
 
-    return jax.jit(jax.value_and_grad(value, argnums=(0, 2)))
+    return value
 
 
 @functools.cache

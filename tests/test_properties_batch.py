@@ -6,13 +6,16 @@ In float64, to 1e-10, which shows a wrong formula, and in float32, to 1e-5, whic
 import itertools
 
 import numpy as np
-from catalogue import MINERS
+import pytest
+from catalogue import LOSSES, MINERS
 from subjects import DIM, LABELS, N
 from suite import (
+    CORE_LOSSES,
     assert_close,
     assert_same_triplets,
     every,
     every_loss,
+    every_loss_in,
     every_loss_with,
     every_miner_with,
     mine,
@@ -50,7 +53,8 @@ def padded(rows, padding):
     return embeddings, labels, where
 
 
-@every_loss_with("padding", [1, 7, N], [7])
+@pytest.mark.parametrize("padding", [1, 7, N])
+@every_loss_in("float64", losses=CORE_LOSSES)
 def test_P3_padding_changes_nothing(loss, padding, precision):
     rows = loss.batch().astype(precision.dtype)
     value, gradient = value_and_gradient(loss)(rows, LABELS)
@@ -59,6 +63,11 @@ def test_P3_padding_changes_nothing(loss, padding, precision):
     assert_close(padded_value, value, precision.tolerance)
     assert_close(padded_gradient[where], gradient, precision.tolerance)
     np.testing.assert_array_equal(padded_gradient[~where], 0)
+
+
+@every_loss_in("float64", losses=[loss for loss in LOSSES if not loss.is_core])
+def test_P3_seven_rows_of_padding_change_nothing(loss, precision):
+    test_P3_padding_changes_nothing(loss, 7, precision)
 
 
 def as_set(mined, places):

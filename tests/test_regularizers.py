@@ -18,7 +18,7 @@ REGULARIZERS = {
     "koleo": (mj.koleo_loss, formulas.koleo, {}),
     "koleo_smooth": (mj.koleo_loss, formulas.koleo, {"epsilon": 0.25}),
     "uniformity": (mj.uniformity_loss, formulas.uniformity, {}),
-    "uniformity_sharp": (mj.uniformity_loss, formulas.uniformity, {"temperature": 8.0}),
+    "uniformity_sharp": (mj.uniformity_loss, formulas.uniformity, {"t": 8.0}),
     "embedding_norm": (mj.embedding_norm_loss, formulas.embedding_norm, {}),
     "ring": (mj.embedding_norm_loss, formulas.embedding_norm, {"radius": 1.5}),
     "zero_mean": (mj.zero_mean_loss, formulas.zero_mean, {}),
@@ -199,7 +199,7 @@ def test_wrong_input_is_named(name, wrong, error, message):
     ("loss", "own"),
     [
         (mj.koleo_loss, {"epsilon": 0.0}),
-        (mj.uniformity_loss, {"temperature": -2.0}),
+        (mj.uniformity_loss, {"t": -2.0}),
         (mj.embedding_norm_loss, {"radius": -1.0}),
     ],
 )

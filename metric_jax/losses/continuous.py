@@ -20,8 +20,9 @@ LabelDistance = Callable[[Array, Array], Array]
 
 
 def absolute_difference(a: Array, b: Array) -> Array:
-    """``Σ |a - b|`` over the axes of two labels, also of unsigned integers, which have no negative difference."""
-    return jnp.sum(jnp.where(a > b, a - b, b - a))
+    """``Σ |a - b|`` over the axes of two labels; small integers would overflow, and unsigned ones have no negatives."""
+    a, b = (x.astype(jnp.promote_types(x.dtype, jnp.int32)) for x in (jnp.asarray(a), jnp.asarray(b)))
+    return jnp.sum(jnp.where(a < b, b - a, a - b))
 
 
 def any_two(a: Array, b: Array) -> Array:
@@ -65,6 +66,8 @@ def rank_n_contrast_loss(
         Zha, Cao, Son, Yang, Katabi (2023), Rank-N-Contrast: Learning Continuous Representations for Regression.
         https://arxiv.org/abs/2210.01189
     """
+    if batch.comparison.pairs is not None:
+        raise ValueError("rank_n_contrast_loss compares labels with each other: pairs= cannot replace them")
     reference_labels = batch.comparison.reference_labels
 
     def one_anchor(distances: Array, positives: Array, negatives: Array, label: Array) -> Terms:

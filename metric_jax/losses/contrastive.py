@@ -1,6 +1,6 @@
 """Contrastive loss: pull positive pairs together, push negative pairs out to a margin.
 
-For a pair at distance d, Hadsell, Chopra and LeCun (2006) charge
+For a pair at distance d, Hadsell, Chopra and LeCun (2006) charge, but for a factor of 1/2,
 
     d²                  if the two are the same      (a positive pair)
     max(0, m - d)²      if they are different        (a negative pair)
@@ -17,6 +17,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from metric_jax.anchors import per_anchor
 from metric_jax.distances import Distance, euclidean
+from metric_jax.limits import NOT_NEGATIVE
+from metric_jax.pairs import outside
 from metric_jax.reductions import Terms, terms
 
 
@@ -44,7 +46,7 @@ def contrastive_loss(
 
     Raises:
         TypeError: x or y is not floating, or is_same is neither boolean nor integer.
-        ValueError: The shapes do not match.
+        ValueError: The shapes do not match, or is_same holds other integers than 0 and 1.
 
     Example:
         >>> import jax.numpy as jnp
@@ -64,10 +66,12 @@ def contrastive_loss(
     chex.assert_shape(
         is_same, d.shape, custom_message="is_same needs one entry for each pair", exception_type=ValueError
     )
+    for code in outside(is_same, jnp.ones(is_same.shape, bool), 2)[:1]:
+        raise ValueError(f"is_same must be 1 for a positive pair and 0 for a negative one, got {code}")
     return pair_loss(d, is_same.astype(bool), margin)
 
 
-@per_anchor(distance=euclidean)
+@per_anchor(distance=euclidean, within={"margin": NOT_NEGATIVE})
 def batch_contrastive_loss(
     distances: Array, positives: Array, negatives: Array, *, margin: float | Array = 1.0
 ) -> Terms:

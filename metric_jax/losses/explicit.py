@@ -70,6 +70,8 @@ def batch_triplet_loss(
     """
     check_measure(distance, "distance")
     check_reduction(reduction)
+    if not callable(penalty):
+        raise TypeError(f"penalty must be a function such as jax.nn.softplus, got {penalty!r}")
     anchors = _matrix(embeddings, "embeddings")
     others = anchors if references is None else _matrix(references, "references")
     check_same_dim(anchors, others, "embeddings", "references")

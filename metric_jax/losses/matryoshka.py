@@ -60,6 +60,10 @@ def matryoshka(
     @functools.wraps(loss)
     def nested(*args: Any, **kwargs: Any) -> Array:
         given = signature.bind(*args, **kwargs)
+        if not _named(given).keys() & set(ROWS):
+            raise ValueError(
+                f"a nested loss is given {' or '.join(ROWS)} under these names, or nothing is cut"
+            )
         rows = {name: jnp.asarray(x) for name, x in _named(given).items() if name in ROWS and x is not None}
         for name, x in rows.items():
             if x.ndim and x.shape[-1] < max(dims):

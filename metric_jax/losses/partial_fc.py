@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array, Int
 
 from metric_jax.pairs import as_array, as_labels
-from metric_jax.proxies import axes_of, label_type
+from metric_jax.proxies import axes_of, check_classes, label_type
 from metric_jax.types import AxisName
 
 
@@ -58,8 +58,9 @@ def sample_classes(
         `SampledClasses`; each device of ``class_axis`` samples from its own.
 
     Raises:
-        ValueError: A count below the classes that the batch can hold, or above those that there are; classes that do
-            not divide into as many for each device.
+        TypeError: Labels that are not integers.
+        ValueError: Labels beyond the classes, if they are known; a count below the classes that the batch can hold, or
+            above those that there are; classes that do not divide into as many for each device.
 
     Example:
         >>> import jax
@@ -85,7 +86,14 @@ def sample_classes(
             f"count must be from {min(mine, batch)} to {mine}: {batch} rows may be of as many classes, and there are "
             f"{mine} on a device; got {count}"
         )
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels must be integers, got {labels.dtype}")
     where = jnp.ones(labels.shape, bool) if where is None else as_array(where, "where")
+    if where.dtype != bool or where.shape != labels.shape:
+        raise ValueError(
+            f"where must be boolean and of the shape of labels, got {where.dtype}{list(where.shape)}"
+        )
+    check_classes("sample_classes", labels, classes, where, None)
     if axis_name is not None:
         labels, where = (lax.all_gather(x, axis_name, tiled=True) for x in (labels, where))
     start: Array | int = 0

@@ -23,7 +23,7 @@ from jaxtyping import Array
 
 from metric_jax.anchors import per_anchor
 from metric_jax.distances import cosine, cosine_similarity
-from metric_jax.limits import POSITIVE
+from metric_jax.limits import POSITIVE, check_count
 from metric_jax.reductions import Terms, terms
 from metric_jax.sums import sum_where
 
@@ -58,8 +58,7 @@ def fastap_loss(
         Cakir, He, Xia, Kulis, Sclaroff (2019), Deep Metric Learning to Rank.
         https://openaccess.thecvf.com/content_CVPR_2019/html/Cakir_Deep_Metric_Learning_to_Rank_CVPR_2019_paper.html
     """
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, got {bins}")
+    check_count("fastap_loss", "bins", bins)
     steps = jnp.clip(distances * (bins / largest), 0.0, bins)
 
     def counts(center: Array) -> tuple[Array, Array]:
@@ -159,8 +158,10 @@ def recall_at_k_loss(
         Patel, Tolias, Matas (2022), Recall@k Surrogate Loss with Large Batches and Similarity Mixup.
         https://arxiv.org/abs/2108.11179
     """
-    if not ks or min(ks) < 1:
-        raise ValueError(f"ks must be integers of at least 1, got {ks}")
+    if not isinstance(ks, tuple) or not ks:
+        raise ValueError(f"recall_at_k_loss: ks must be a tuple of positive integers, got {ks!r}")
+    for k in ks:
+        check_count("recall_at_k_loss", "ks", k)
 
     def recall(
         positive: Array,

@@ -88,14 +88,14 @@ def koleo_loss(batch: Batch, *, epsilon: float | Array = 1e-8) -> Array:
     return reduce(jax.vmap(terms)(values, has_neighbour), "mean", batch.axis_name)
 
 
-@regularizer(within={"temperature": POSITIVE})
-def uniformity_loss(batch: Batch, *, temperature: float | Array = 2.0) -> Array:
+@regularizer(within={"t": POSITIVE})
+def uniformity_loss(batch: Batch, *, t: float | Array = 2.0) -> Array:
     """Uniformity: how far the rows are from being spread evenly over the sphere.
 
     ``L = log Σ_{i≠j} exp(-t |x_i - x_j|²) / (N (N - 1))``; 0 if all rows are one point. Rows of length 1 are meant.
 
     Args:
-        temperature: t, in units of 1 / distance²: the larger, the more the nearest pairs count.
+        t: In units of 1 / distance²: the larger, the more the nearest pairs count.
 
     Returns:
         The loss, a scalar, at most 0; 0 if there are fewer than two rows.
@@ -103,7 +103,7 @@ def uniformity_loss(batch: Batch, *, temperature: float | Array = 2.0) -> Array:
     Example:
         >>> import jax.numpy as jnp
         >>> import metric_jax as mj
-        >>> mj.uniformity_loss(jnp.array([[1.0, 0.0], [-1.0, 0.0]]), temperature=0.5)
+        >>> mj.uniformity_loss(jnp.array([[1.0, 0.0], [-1.0, 0.0]]), t=0.5)
         Array(-2., dtype=float32)
 
     References:
@@ -112,7 +112,7 @@ def uniformity_loss(batch: Batch, *, temperature: float | Array = 2.0) -> Array:
     """
 
     def one_anchor(squared: Array, others: Array, _: Array) -> tuple[Array, Array]:
-        return log_sum_exp(-temperature * squared, others), jnp.sum(others, dtype=squared.dtype)
+        return log_sum_exp(-t * squared, others), jnp.sum(others, dtype=squared.dtype)
 
     of_rows, numbers = batch.over_anchors(one_anchor)
     number = _over_devices(lax.psum, jnp.sum(numbers), batch.axis_name)

@@ -109,7 +109,10 @@ def supcon_loss(
     logits = similarities / temperature
     count = jnp.sum(positives)
     mean = jnp.sum(logits, where=positives) / jnp.maximum(count, 1)
-    return terms(log_sum_exp(logits, positives | negatives) - mean, where=count > 0)
+    # log Σ_all - mean, in two parts that keep their digits when they are small.
+    of_positives = log_sum_exp(logits, positives)
+    loss = against(of_positives, logits, negatives) + (of_positives - mean)
+    return terms(jnp.where(count > 0, loss, 0.0), where=count > 0)
 
 
 @batch_loss(similarity=cosine_similarity, within={"temperature": POSITIVE, "sigma": POSITIVE})

@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from metric_jax.anchors import Batch, batch_loss, per_anchor
 from metric_jax.distances import center, cosine_similarity, dot_product, euclidean
-from metric_jax.limits import Limits
+from metric_jax.limits import NOT_NEGATIVE, Limits, check_count
 from metric_jax.losses.positives import sum_over_positives
 from metric_jax.pairs import NOT_THERE, Comparison, same_label
 from metric_jax.reductions import Terms, terms
@@ -23,7 +23,7 @@ from metric_jax.sums import log_sum_exp
 from metric_jax.types import Pairs
 
 
-@batch_loss(distance=euclidean)
+@batch_loss(distance=euclidean, within={"margin": NOT_NEGATIVE})
 def lifted_structure_loss(batch: Batch, *, margin: float | Array = 1.0) -> Terms:
     """Lifted structured loss: every positive pair against all negatives of both of its ends.
 
@@ -110,7 +110,7 @@ def _gathered(x: Array, batch: Batch) -> Array:
     return x if batch.axis_name is None else lax.all_gather(x, batch.axis_name, tiled=True)
 
 
-@per_anchor(distance=euclidean)
+@per_anchor(distance=euclidean, within={"margin": NOT_NEGATIVE})
 def generalized_lifted_structure_loss(
     distances: Array, positives: Array, negatives: Array, *, margin: float | Array = 1.0
 ) -> Terms:
@@ -140,7 +140,7 @@ def generalized_lifted_structure_loss(
     return terms(jax.nn.relu(both), where=positives.any() & negatives.any())
 
 
-@batch_loss(similarity=cosine_similarity, static=("bins",), within={"bins": Limits(1)})
+@batch_loss(similarity=cosine_similarity, static=("bins",))
 def histogram_loss(batch: Batch, *, bins: int = 100) -> Terms:
     """Histogram loss: how probable it is that a negative pair is more similar than a positive one.
 
@@ -165,6 +165,7 @@ def histogram_loss(batch: Batch, *, bins: int = 100) -> Terms:
     References:
         Ustinova, Lempitsky (2016), Learning Deep Embeddings with Histogram Loss. https://arxiv.org/abs/1611.00822
     """
+    check_count("histogram_loss", "bins", bins)
 
     def places(similarities: Array) -> tuple[Array, Array]:
         """The node below each, and how far it is from there to the next."""

@@ -5,6 +5,9 @@ For the distances d(a,p) and d(a,n) of an anchor to a positive and to a negative
 
     max(0, d(a,p) - d(a,n) + m)
 
+with squared distances of unit rows, which `mj.squared_euclidean` gives; the default here is the distance itself, as
+Hermans et al. (2017) prefer.
+
 Only relative distance counts: the pull on the positive ends once the order is right, and the negative is pushed as
 long as the order is wrong.
 
@@ -22,6 +25,7 @@ from jaxtyping import Array, Float
 from metric_jax import mining
 from metric_jax.anchors import Batch, batch_loss, per_anchor
 from metric_jax.distances import Distance, euclidean
+from metric_jax.limits import NOT_NEGATIVE
 from metric_jax.losses.positives import sum_over_positives
 from metric_jax.reductions import Terms, terms
 from metric_jax.sums import sum_where
@@ -84,7 +88,7 @@ def triplet_loss(
     return penalty(distance(anchor, positive) - to_negative + margin)
 
 
-@batch_loss(static=("penalty", "swap"))
+@batch_loss(static=("penalty", "swap"), within={"margin": NOT_NEGATIVE})
 def batch_hard_triplet_loss(
     batch: Batch, *, margin: float | Array = 0.2, penalty: Penalty = jax.nn.relu, swap: bool = False
 ) -> Terms:
@@ -125,7 +129,7 @@ def batch_hard_triplet_loss(
     return jax.vmap(terms)(values, mined.valid)
 
 
-@batch_loss(static=("penalty", "swap", "otherwise"))
+@batch_loss(static=("penalty", "swap", "otherwise"), within={"margin": NOT_NEGATIVE})
 def batch_semi_hard_triplet_loss(
     batch: Batch,
     *,
@@ -201,7 +205,7 @@ def batch_semi_hard_triplet_loss(
     return sum_over_positives(batch, of_positive, margin) if swap else batch.over_anchors(one_anchor)
 
 
-@per_anchor(static=("penalty",))
+@per_anchor(static=("penalty",), within={"margin": NOT_NEGATIVE})
 def batch_all_triplet_loss(
     distances: Array,
     positives: Array,

@@ -135,7 +135,7 @@ def siglip_loss(
     it does in a softmax.
 
     Args:
-        temperature: τ, which divides here as in every loss of this library; the paper multiplies by ``t = 1 / τ``. It
+        temperature: τ, which divides, as in every softmax of this library; the paper multiplies by ``t = 1 / τ``. It
             learns ``log t``, from ``log 10`` on.
         bias: b, learned too; at its start, -10, hardly any pair is thought to be one item, and hardly any is.
 

@@ -19,14 +19,15 @@ from jaxtyping import Array
 
 from metric_jax.anchors import Batch, batch_loss, per_anchor
 from metric_jax.distances import cosine_similarity, euclidean, signal_to_noise
-from metric_jax.limits import FRACTION, NOT_NEGATIVE, POSITIVE
+from metric_jax.limits import FRACTION, NOT_NEGATIVE, POSITIVE, Limits
 from metric_jax.pairs import as_array, as_labels, outside
 from metric_jax.reductions import Terms, terms
 from metric_jax.sums import log_sum_exp
 
 
 @per_anchor(
-    similarity=cosine_similarity, within={"alpha": POSITIVE, "beta": POSITIVE, "epsilon": NOT_NEGATIVE}
+    similarity=cosine_similarity,
+    within={"alpha": POSITIVE, "beta": POSITIVE, "base": Limits(), "epsilon": NOT_NEGATIVE},
 )
 def multi_similarity_loss(
     similarities: Array,
@@ -129,7 +130,9 @@ def _with_a_beta_of_every_class(loss: Callable[..., Any]) -> Callable[..., Any]:
         beta, labels, where = given.get("beta", 0.0), given["labels"], given.get("where")
         if np.ndim(beta) > 1:
             raise ValueError(f"margin_loss: beta must be a number or [classes], got shape {np.shape(beta)}")
-        if np.ndim(beta) == 1 and labels is not None:
+        if np.ndim(beta) == 1 and labels is None:
+            raise ValueError("margin_loss: beta [classes] needs the labels of the anchors: pass labels too")
+        if np.ndim(beta) == 1:
             labels = as_labels(labels, "labels")
             where = as_array(np.ones(labels.shape, bool) if where is None else where, "where")
             if where.dtype == bool and where.shape == labels.shape:
@@ -141,7 +144,7 @@ def _with_a_beta_of_every_class(loss: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_with_a_beta_of_every_class
-@batch_loss(distance=euclidean)
+@batch_loss(distance=euclidean, within={"margin": NOT_NEGATIVE}, vectors=("beta",))
 def margin_loss(batch: Batch, *, margin: float | Array = 0.2, beta: float | Array = 1.2) -> Terms:
     """Margin-based loss: positives inside a boundary, negatives outside, and the boundary may be learned.
 
@@ -187,6 +190,8 @@ def margin_loss(batch: Batch, *, margin: float | Array = 0.2, beta: float | Arra
 @per_anchor(
     distance=euclidean,
     within={
+        "margin": NOT_NEGATIVE,
+        "alpha": POSITIVE,
         "balance": FRACTION,
         "positive_temperature": NOT_NEGATIVE,
         "negative_temperature": NOT_NEGATIVE,
@@ -301,7 +306,9 @@ def intra_pair_variance_loss(
     return batch.over_anchors(one_anchor)
 
 
-@per_anchor(distance=signal_to_noise)
+@per_anchor(
+    distance=signal_to_noise, within={"positive_margin": NOT_NEGATIVE, "negative_margin": NOT_NEGATIVE}
+)
 def signal_to_noise_loss(
     distances: Array,
     positives: Array,

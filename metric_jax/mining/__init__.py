@@ -3,7 +3,7 @@
 In a batch most triplets are easy: the negative is already far beyond the positive, and they teach nothing. A miner
 looks at every anchor's row of distances and returns *indices*, through which no gradient flows. A loss then gathers
 those rows and computes their distances again, by difference: the gradient costs O(batch * dim) instead of a backward
-pass through the batch² matrix, and near duplicates keep exact distances. Any loss of pairs or triplets takes what a
+pass through the batch² matrix, and near duplicates keep exact distances. Any batch loss takes what a
 miner returns as ``pairs=``.
 """
 
