@@ -183,7 +183,7 @@ def publish(
     if unknown:
         raise TypeError(f"{documented.__name__} has no argument {', '.join(sorted(unknown))}")
     options = [name for name, argument in arguments.items() if argument.convert is None]
-    defaults = {name: p.default for name, p in signature.parameters.items() if name not in arguments}
+    own = [parameter for name, parameter in signature.parameters.items() if name not in arguments]
     traced = jax.jit(run, static_argnames=(*options, *static))
 
     @functools.wraps(documented)
@@ -196,7 +196,7 @@ def publish(
         bound.apply_defaults()
         given = bound.arguments
         _check_options(given, measure)
-        limits.check_kinds(documented.__name__, given, defaults, vectors)
+        limits.check_kinds(documented.__name__, given, own, vectors)
         limits.check(documented.__name__, given, within or {})
         for name, argument in arguments.items():
             if argument.convert is None or (given[name] is None and name not in _NEVER_NONE):

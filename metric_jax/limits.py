@@ -6,8 +6,10 @@ the device: that check costs nothing until the caller asks for it with `jax.expe
 """
 
 import dataclasses
+import inspect
 import math
 import operator
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,15 +66,18 @@ def check(owner: str, given: Mapping[str, Any], limits: Mapping[str, Limits]) ->
 
 
 def check_kinds(
-    owner: str, given: Mapping[str, Any], defaults: Mapping[str, Any], vectors: Sequence[str]
+    owner: str, given: Mapping[str, Any], own: Sequence[inspect.Parameter], vectors: Sequence[str]
 ) -> None:
     """Raises unless an argument whose default is a number, or a boolean, is one.
 
     An array in place of a margin would be one margin a reference to one loss, and one an anchor to another: so only
     the ``vectors`` may be arrays with axes.
     """
-    for name, default in defaults.items():
-        value = given[name]
+    for parameter in own:
+        name, default = parameter.name, parameter.default
+        if given[name] is None and type(None) in typing.get_args(parameter.annotation):
+            continue
+        value = np.asarray(given[name]) if isinstance(given[name], list | tuple) else given[name]
         if isinstance(default, bool):
             if not isinstance(value, bool):
                 raise TypeError(f"{owner}: {name} must be True or False, got {value!r}")

@@ -379,7 +379,7 @@ _ALL = (
     Recipe(
         "uniformity",
         regularizers.uniformity_loss,
-        {"temperature": 2.0},
+        {"t": 2.0},
         "Wang, Isola (2020), https://arxiv.org/abs/2005.10242",
         "one view of every item; with the recipe 'alignment'",
         normalises=True,

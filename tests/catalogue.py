@@ -33,14 +33,6 @@ LOSSES = (
     Loss("semi_hard", mj.batch_semi_hard_triplet_loss, references.semi_hard, {"margin": 0.2}, **TRIPLETS),
     Loss("batch_all", mj.batch_all_triplet_loss, references.batch_all, {"margin": 0.2}, **TRIPLETS),
     # triplet: swap, drop
-    Loss(
-        "batch_hard_swap",
-        mj.batch_hard_triplet_loss,
-        functools.partial(references_weighting.batch_hard_options, distance=references.euclidean),
-        {"margin": 0.2, "swap": True},
-        whole=True,
-        needs="both",
-    ),
     *(
         Loss(
             name,
@@ -58,15 +50,6 @@ LOSSES = (
     Loss("ntxent", mj.ntxent_loss, references_softmax.ntxent, {"temperature": 0.2}, **COSINE),
     Loss("supcon", mj.supcon_loss, references_softmax.supcon, {"temperature": 0.2}, **COSINE),
     Loss("npairs", mj.npairs_loss, references_softmax.npairs, {}, mj.dot_product, needs="positive"),
-    Loss(
-        "decoupled_contrastive",
-        mj.decoupled_contrastive_loss,
-        references_softmax.decoupled_contrastive,
-        {"temperature": 0.2},
-        mj.cosine_similarity,
-        whole=True,
-        needs="both",
-    ),
     Loss(
         "decoupled_contrastive_weighted",
         mj.decoupled_contrastive_loss,

@@ -89,15 +89,16 @@ def compiled(loss, distance=None, tile="auto", quickly=False):
     return jax.jit(jax.value_and_grad(value), compiler_options=QUICKLY if quickly else None)
 
 
-def value_and_gradient(loss, distance=None, tile="auto"):
+def value_and_gradient(loss, distance=None, tile="auto", quickly=True):
     """The same, with a mask of all rows where there is none: one compilation serves both.
 
-    Float64 looks for wrong formulas, and a formula is the same without XLA's optimizations, which take their time.
+    A formula is the same without XLA's optimizations, which take their time; core losses in float32 have them.
     """
 
     def run(embeddings, labels, where=None):
         where = np.ones(len(embeddings), bool) if where is None else where
-        return compiled(loss, distance, tile, jax.config.jax_enable_x64)(embeddings, labels, where)
+        is_quick = quickly and (jax.config.jax_enable_x64 or not loss.is_core)
+        return compiled(loss, distance, tile, is_quick)(embeddings, labels, where)
 
     return run
 
@@ -105,7 +106,7 @@ def value_and_gradient(loss, distance=None, tile="auto"):
 @functools.cache
 def with_references(loss):
     """``(embeddings, labels, references, reference_labels, reference_where) -> (sum, (gradient to each))``."""
-    return jax.jit(jax.value_and_grad(of_references(loss), argnums=(0, 2)))
+    return jax.jit(jax.value_and_grad(of_references(loss), argnums=(0, 2)), compiler_options=QUICKLY)
 
 
 def of_references(loss, **options):
@@ -122,7 +123,10 @@ def of_references(loss, **options):
 def mine(miner, distance=mj.euclidean, tile="auto"):
     """``(embeddings, labels, where) -> Triplets``, likewise."""
     return jax.jit(
-        lambda embeddings, labels, where: miner(embeddings, labels, where=where, distance=distance, tile=tile)
+        lambda embeddings, labels, where: miner(
+            embeddings, labels, where=where, distance=distance, tile=tile
+        ),
+        compiler_options=None if miner.is_core else QUICKLY,
     )
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import references
 from catalogue import LOSSES, MINERS
 from subjects import DIM, DISTANCES, LABELS, Loss, N
 from suite import (
@@ -207,6 +208,38 @@ def test_N10_soft_margin_of_a_batch(loss):
     batch, labels = jnp.array([[0.0], [1000.0], [0.0]]), jnp.array([0, 0, 1])
     values = loss.function(batch, labels, margin=0.0, penalty=jax.nn.softplus, reduction="none")
     np.testing.assert_allclose(values, [1000.0, np.log(2.0), 0.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ntxent", "supcon"])
+def test_N10_softmax_at_a_temperature_of_a_hundredth(name):
+    """Losses from 1e-9 to above 100: where a peer's float32 saturates at 22 and where a difference would vanish."""
+    loss = next(loss for loss in LOSSES if loss.name == name)
+    loss = dataclasses.replace(loss, own={"temperature": 0.01})
+    near = np.array([[1.0, 0.1, 0.0], [1.0, 0.0, 0.0], [0.9, 0.5, 0.0], [0.0, 1.0, 0.1]], np.float32)
+    for rows, labels in (
+        (random_rows(n=64), np.arange(64) % 16),
+        (near, np.array([0, 0, 1, 1])),
+        (near[:3], np.array([0, 0, 1])),
+    ):
+        found = loss(rows, labels, reduction="none")
+        expected = loss.expected(rows, labels, reduction="none")
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-15)
+    gradient = jax.grad(loss)(jnp.asarray(random_rows()), LABELS)
+    slopes = references.central_differences(
+        lambda e: loss.expected(e, LABELS), random_rows().astype(float), 1e-5
+    )
+    assert_close(gradient, slopes, 1e-5)
+
+
+@pytest.mark.parametrize("length", [1e-35, 1e-20, 1e-14, 1e14, 1e20, 1e30])
+def test_N10_tiny_and_huge_rows_have_a_direction(length):
+    """The square of such a length is beyond float32."""
+    rows = random_rows()
+    step = jax.value_and_grad(lambda e: mj.ntxent_loss(e, LABELS))
+    expected, gradient = step(rows)
+    scaled, scaled_gradient = step((rows * np.float32(length)).astype(np.float32))
+    np.testing.assert_allclose(scaled, expected, rtol=1e-5)
+    np.testing.assert_allclose(scaled_gradient * np.float32(length), gradient, rtol=1e-3, atol=1e-5)
 
 
 @every_loss_and_measure

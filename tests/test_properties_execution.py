@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from subjects import DIM, EVERYTHING, LABELS, N
 from suite import (
     CORE_LOSSES,
+    QUICKLY,
     assert_close,
     assert_same_triplets,
     compiled,
@@ -64,9 +65,11 @@ def test_P2_vmap_equals_loop(loss, precision):
     batches = np.stack([loss.batch(), random_rows()]).astype(precision.dtype)
     labels = np.stack([LABELS, np.roll(LABELS, 1)])
     step = compiled(loss)
-    values, gradients = jax.jit(jax.vmap(lambda e, y: step(e, y, EVERYTHING)))(batches, labels)
+    values, gradients = jax.jit(jax.vmap(lambda e, y: step(e, y, EVERYTHING)), compiler_options=QUICKLY)(
+        batches, labels
+    )
     for i in range(2):
-        value, gradient = step(batches[i], labels[i], EVERYTHING)
+        value, gradient = value_and_gradient(loss)(batches[i], labels[i])
         assert_close(values[i], value, precision.tolerance)
         assert_close(gradients[i], gradient, precision.tolerance)
 
@@ -122,8 +125,9 @@ def mesh():
     return jax.make_mesh((4,), ("data",), devices=jax.devices()[:4], axis_types=(AxisType.Auto,))
 
 
-def on_devices(fn, in_specs, out_specs):
-    return jax.jit(jax.shard_map(fn, mesh=mesh(), in_specs=in_specs, out_specs=out_specs))
+def on_devices(fn, in_specs, out_specs, **options):
+    on_four = jax.shard_map(fn, mesh=mesh(), in_specs=in_specs, out_specs=out_specs)
+    return jax.jit(on_four, **options)
 
 
 def sharded(*arrays):
@@ -139,7 +143,8 @@ def test_P5_shard_map_differentiated_outside(loss, precision):
         return loss(embeddings, labels, where=where, axis_name="data", **options)
 
     on_four = on_devices(local, P("data"), P())
-    value, gradient = jax.jit(jax.value_and_grad(on_four))(rows, LABELS, WHERE)
+    step = jax.jit(jax.value_and_grad(on_four), compiler_options=QUICKLY)
+    value, gradient = step(rows, LABELS, WHERE)
     expected_value, expected_gradient = value_and_gradient(loss)(rows, LABELS, WHERE)
     assert_close(value, expected_value, precision.tolerance)
     assert_close(gradient, expected_gradient, precision.tolerance)
@@ -153,7 +158,8 @@ def test_P5_shard_map_differentiated_inside(loss, precision):
     def value(weights, inputs, labels):
         return loss(inputs @ weights, labels, axis_name="data")
 
-    on_four = on_devices(jax.value_and_grad(value), (P(), P("data"), P("data")), (P(), P()))
+    specs = (P(), P("data"), P("data")), (P(), P())
+    on_four = on_devices(jax.value_and_grad(value), *specs, compiler_options=QUICKLY)
     value, gradient = on_four(weights, rows, LABELS)
     expected_value, to_embeddings = value_and_gradient(loss)(rows @ weights, LABELS)
     assert_close(value, expected_value, precision.tolerance)
@@ -176,7 +182,7 @@ def test_P5_shard_map_with_references(loss, precision):
     rows, memory = loss.batch().astype(precision.dtype), random_rows(7).astype(precision.dtype)
     arguments = (rows, LABELS, memory, np.roll(LABELS, 3), np.arange(N) != 2)
     on_four = on_devices(of_references(loss, axis_name="data"), P("data"), P())
-    found = jax.jit(jax.value_and_grad(on_four, argnums=(0, 2)))(*arguments)
+    found = jax.jit(jax.value_and_grad(on_four, argnums=(0, 2)), compiler_options=QUICKLY)(*arguments)
     expected = with_references(loss)(*arguments)
     jax.tree.map(functools.partial(assert_close, tolerance=precision.tolerance), found, expected)
 

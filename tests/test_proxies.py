@@ -191,9 +191,7 @@ def test_wrong_proxy_labels_are_named(loss):
 @every_proxy_loss
 def test_a_label_that_is_no_class_is_named(loss, outside):
     rows, labels = random_rows(), np.where(WHERE, LABELS, outside)
-    with pytest.raises(
-        ValueError, match=rf"labels must be in \[0, 4\).*got {min(outside, 0)} to {max(outside, 3)}"
-    ):
+    with pytest.raises(ValueError, match=rf"labels must be in \[0, 4\).*got {outside}"):
         loss(rows, labels)
     assert np.isfinite(loss(rows, labels, where=WHERE))  # a row that does not count may hold any
 

@@ -118,14 +118,14 @@ def test_fastap_of_many_bins_is_average_precision():
 
 
 def test_bad_options_raise():
-    with pytest.raises(ValueError, match="bins must be at least 1"):
+    with pytest.raises(ValueError, match="bins must be a positive integer"):
         mj.fastap_loss(ROWS, ROW_LABELS, bins=0)
     with pytest.raises(ValueError, match="largest must be positive"):
         mj.fastap_loss(ROWS, ROW_LABELS, largest=0.0)
     with pytest.raises(ValueError, match="variant must be one of O, Iu, Ib, Ds, Dq, got 'X'"):
         mj.pnp_loss(ROWS, ROW_LABELS, variant="X")
     for ks in ((), (0, 1)):
-        with pytest.raises(ValueError, match="ks must be integers of at least 1"):
+        with pytest.raises(ValueError, match="ks must be a"):
             mj.recall_at_k_loss(ROWS, ROW_LABELS, ks=ks)
     for loss, name in (
         (mj.smooth_ap_loss, "temperature"),

@@ -3,13 +3,10 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import references
 import references_self_supervised as formulas
-from jax.sharding import AxisType
-from jax.sharding import PartitionSpec as P
 from suite import assert_close
 
 import metric_jax as mj
@@ -74,61 +71,6 @@ def test_far_from_the_origin(name):
     assert_close(value, LOSSES[name][1](X, Y, **LOSSES[name][2]), 1e-4)
 
 
-@every_loss
-def test_masked_rows_change_nothing(name, precision):
-    x, y = (np.where(WHERE[:, None], rows, np.nan).astype(precision.dtype) for rows in (X, Y))
-    value, gradients = value_and_gradients(name)(x, y, where=WHERE)
-    wanted, slopes = value_and_gradients(name)(
-        X[WHERE].astype(precision.dtype), Y[WHERE].astype(precision.dtype)
-    )
-    assert_close(value, wanted, precision.tolerance)
-    for gradient, slope in zip(gradients, slopes, strict=True):
-        assert_close(gradient[WHERE], slope, precision.tolerance)
-        assert not gradient[~WHERE].any()
-
-
-@pytest.mark.parametrize("place", ["inside", "outside"])
-@every_loss
-def test_devices(name, place, precision):
-    mesh = jax.make_mesh((4,), ("data",), devices=jax.devices()[:4], axis_types=(AxisType.Auto,))
-    rows = X.astype(precision.dtype), Y.astype(precision.dtype)
-
-    def local(x, y, where):
-        return ours(name)(x, y, where=where, axis_name="data")
-
-    specs = P("data")
-    if place == "inside":
-        step = jax.shard_map(
-            jax.value_and_grad(local, argnums=(0, 1)), mesh=mesh, in_specs=specs, out_specs=(P(), specs)
-        )
-    else:
-        step = jax.value_and_grad(
-            jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P()), argnums=(0, 1)
-        )
-    found = jax.jit(step)(*rows, WHERE)
-    assert_all_close(found, value_and_gradients(name)(*rows, where=WHERE), precision.tolerance)
-
-
-@pytest.mark.parametrize("half", [jnp.bfloat16, jnp.float16])
-@every_loss
-def test_half_precision_is_computed_in_float32(name, half):
-    x, y = jnp.asarray(X, half), jnp.asarray(Y, half)
-    value, gradients = value_and_gradients(name)(x, y)
-    wanted, slopes = value_and_gradients(name)(x.astype(jnp.float32), y.astype(jnp.float32))
-    assert value.dtype == jnp.float32
-    assert_close(value, wanted, 1e-6)
-    for gradient, slope in zip(gradients, slopes, strict=True):
-        np.testing.assert_array_equal(gradient, slope.astype(half))
-
-
-@every_loss
-def test_nan_in_a_row_that_counts_is_seen(name):
-    broken = X.astype(np.float32)
-    broken[3, 2] = np.nan
-    assert np.isnan(ours(name)(broken, Y.astype(np.float32)))
-    assert np.isnan(ours(name)(Y.astype(np.float32), broken))
-
-
 POOR = {
     "duplicates": np.full((5, 3), 0.1),
     "zeros": np.zeros((5, 3)),
@@ -169,12 +111,6 @@ def test_hyperparameters_are_differentiable():
 def test_views_that_agree_are_aligned():
     assert mj.alignment_loss(X, X) == 0
     np.testing.assert_allclose(mj.alignment_loss(X, X + 2.0, power=3.0), 4.0**3, rtol=1e-6)
-
-
-@every_loss
-def test_vmap(name):
-    xs, ys = np.stack([X, Y]), np.stack([Y, X])
-    assert_close(jax.vmap(ours(name))(xs, ys), [ours(name)(x, y) for x, y in zip(xs, ys, strict=True)], 1e-6)
 
 
 WRONG = [

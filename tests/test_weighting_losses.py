@@ -255,7 +255,7 @@ def test_histogram_beyond_the_ends():
     value, gradient = jax.value_and_grad(mj.histogram_loss)(rows, labels, similarity=mj.dot_product)
     assert value == 0
     np.testing.assert_array_equal(gradient, 0)
-    with pytest.raises(ValueError, match="histogram_loss: bins must be at least 1"):
+    with pytest.raises(ValueError, match="histogram_loss: bins must be a positive integer"):
         mj.histogram_loss(rows, labels, bins=0)
 
 

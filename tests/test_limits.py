@@ -1,0 +1,88 @@
+"""What a hyperparameter may be: its kind and its range, where it is known and where it is traced."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import checkify
+
+import metric_jax as mj
+from metric_jax.limits import FRACTION, POSITIVE, Limits
+
+ROWS = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+LABELS = np.array([0, 0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("loss", "own", "message"),
+    [
+        (mj.ntxent_loss, {"temperature": 0.0}, "ntxent_loss: temperature must be positive, got 0.0"),
+        (mj.supcon_loss, {"temperature": jnp.float32(-1)}, "temperature must be positive, got -1.0"),
+        (mj.ntxent_loss, {"temperature": np.inf}, "temperature must be positive, got inf"),
+        (mj.nca_loss, {"reduction": "avg"}, "reduction must be one of"),
+        (mj.circle_loss, {"margin": 1.5}, r"margin must be in \[0, 1\], got 1.5"),
+        (mj.batch_contrastive_loss, {"margin": -0.5}, "margin must be at least 0, got -0.5"),
+        (mj.batch_hard_triplet_loss, {"margin": np.nan}, "margin must be at least 0, got nan"),
+        (mj.ntxent_loss, {"temperature": [0.1, 0.2, 0.3, 0.4]}, r"must be one number, got shape \(4,\)"),
+        (mj.batch_all_triplet_loss, {"margin": np.zeros(1)}, r"must be one number, got shape \(1,\)"),
+        (mj.fastap_loss, {"bins": 2.5}, "bins must be a positive integer, got 2.5"),
+        (mj.recall_at_k_loss, {"ks": (0,)}, "ks must be a positive integer, got 0"),
+        (mj.recall_at_k_loss, {"ks": 5}, "ks must be a tuple of positive integers, got 5"),
+        (mj.pnp_loss, {"variant": "X"}, "variant must be one of"),
+    ],
+)
+def test_a_value_out_of_range_is_named(loss, own, message):
+    with pytest.raises(ValueError, match=message):
+        loss(ROWS, LABELS, **own)
+
+
+@pytest.mark.parametrize(
+    ("loss", "own", "message"),
+    [
+        (mj.ntxent_loss, {"temperature": None}, "temperature must be a number, got None"),
+        (mj.batch_contrastive_loss, {"margin": "wide"}, "margin must be a number, got 'wide'"),
+        (mj.batch_hard_triplet_loss, {"swap": 1}, "swap must be True or False, got 1"),
+        (mj.ntxent_loss, {"with_batch": "yes"}, "with_batch must be True or False, got 'yes'"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(loss, own, message):
+    with pytest.raises(TypeError, match=message):
+        loss(ROWS, LABELS, **own)
+
+
+@pytest.mark.parametrize("margin", [-0.1, 3.2])
+def test_a_margin_in_degrees_is_named(margin):
+    with pytest.raises(ValueError, match="arcface_loss: margin must be in"):
+        mj.arcface_loss(ROWS, LABELS, ROWS[:2], margin=10 * margin)
+
+
+def test_a_traced_temperature_is_checked_on_request():
+    step = checkify.checkify(jax.jit(lambda t: mj.ntxent_loss(ROWS, LABELS, temperature=t)))
+    assert step(0.1)[0].get() is None
+    assert "temperature must be positive, got -0.1" in step(-0.1)[0].get()
+
+
+def test_labels_beyond_the_proxies_are_named_known_or_traced():
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 2\).*got 2"):
+        mj.arcface_loss(ROWS, LABELS + 1, ROWS[:2])
+    step = checkify.checkify(jax.jit(lambda labels: mj.arcface_loss(ROWS, labels, ROWS[:2])))
+    assert step(LABELS)[0].get() is None
+    assert "labels must be in [0, 2)" in step(LABELS - 1)[0].get()
+
+
+def test_limits_say_what_they_are():
+    assert [str(limit) for limit in (POSITIVE, FRACTION, Limits(0.0, 1.0, excludes=(0.0,)))] == [
+        "positive",
+        "in [0, 1]",
+        "in (0, 1]",
+    ]
+
+
+def test_a_default_that_is_a_number_makes_an_argument_of_ones_own_a_number():
+    @mj.per_anchor
+    def weighed_loss(distances, positives, negatives, *, weight=1.0, weights=None):
+        return mj.terms(weight * distances if weights is None else weights * distances, where=positives)
+
+    assert weighed_loss(ROWS, LABELS, weights=jnp.ones(4)) == weighed_loss(ROWS, LABELS)
+    with pytest.raises(ValueError, match="weighed_loss: weight must be one number"):
+        weighed_loss(ROWS, LABELS, weight=jnp.ones(4))
