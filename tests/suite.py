@@ -98,7 +98,7 @@ def value_and_gradient(loss, distance=None, tile="auto", quickly=True):
     def run(embeddings, labels, where=None):
         where = np.ones(len(embeddings), bool) if where is None else where
         is_quick = quickly and (jax.config.jax_enable_x64 or not loss.is_core)
-        return compiled(loss, distance, tile, is_quick)(embeddings, labels, where)
+        return compiled(loss, distance or loss.measure, tile, is_quick)(embeddings, labels, where)
 
     return run
 

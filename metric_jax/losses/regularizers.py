@@ -132,7 +132,7 @@ def embedding_norm_loss(batch: Batch, *, radius: float | Array = 0.0) -> Array:
     """Embedding norm: rows of a given length, or short ones.
 
     ``L = Σ_i (|x_i| - R)² / N``: with R = 0 the mean square length that N-pairs adds to its loss, with another, which
-    may be learned, the ring loss. The slope at a row of length 0 is 0.
+    may be learned, the ring loss (the paper halves it). The slope at a row of length 0 is 0.
 
     Args:
         radius: R, the length that rows should have.

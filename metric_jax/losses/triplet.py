@@ -142,7 +142,8 @@ def batch_semi_hard_triplet_loss(
 
     ``L(a) = Σ_p penalty(d(a, p) - d(a, n*) + margin)`` with ``n*`` the nearest negative strictly farther than p, or the
     farthest negative where none is farther; its terms are the positive pairs of anchors that have a negative, or with
-    ``otherwise="drop"`` those that have a farther one. It has first derivatives, in reverse mode, and no others.
+    ``otherwise="drop"`` those that have a farther one. It has first derivatives, in reverse mode, and no others. The
+    choice of n* is TensorFlow Addons' rule; the paper takes any negative farther than p by less than the margin.
 
     Args:
         margin: By how much the negative should be farther than the positive, in units of the distance.
