@@ -21,14 +21,26 @@ def every(argument, choices):
     return pytest.mark.parametrize(argument, choices, ids=[choice.name for choice in choices])
 
 
-def every_loss_with(argument, choices, rest=(), losses=LOSSES):
-    """Every core loss with every choice, and every other loss with those of ``rest``, or of ``rest(loss)``."""
-    cases = [
-        pytest.param(loss, choice, id=f"{loss.name}-{getattr(choice, 'name', choice)}")
+def every_loss_with(argument, choices, rest=(), losses=LOSSES, precisions=None):
+    """Every core loss with every choice, and every other loss with those of ``rest``, or of ``rest(loss)``.
+
+    Given ``precisions``, core losses run in both and the others in these.
+    """
+    pairs = [
+        (loss, choice)
         for loss in losses
         for choice in (choices if loss.is_core else rest(loss) if callable(rest) else rest)
     ]
-    return pytest.mark.parametrize(("loss", argument), cases)
+    names = [f"{loss.name}-{getattr(choice, 'name', choice)}" for loss, choice in pairs]
+    if precisions is None:
+        return pytest.mark.parametrize(("loss", argument), pairs, ids=names)
+    cases = [
+        pytest.param(loss, choice, precision, id=f"{key}-{name}")
+        for (loss, choice), name in zip(pairs, names, strict=True)
+        for key, precision in PRECISIONS.items()
+        if loss.is_core or key in precisions
+    ]
+    return pytest.mark.parametrize(("loss", argument, "precision"), cases, indirect=["precision"])
 
 
 def every_miner_with(arguments, choices, rest):

@@ -14,7 +14,6 @@ from suite import (
     assert_close,
     assert_same_triplets,
     every,
-    every_loss,
     every_loss_in,
     every_loss_with,
     every_miner_with,
@@ -32,7 +31,7 @@ from metric_jax.pairs import as_pairs
 ORDER = np.random.default_rng(0).permutation(N)
 
 
-@every_loss
+@every_loss_in("float64")
 def test_P3_permuting_the_rows(loss, precision):
     rows = loss.batch().astype(precision.dtype)
     value, gradient = value_and_gradient(loss)(rows, LABELS)
@@ -98,7 +97,11 @@ def test_P3_mining_padded_rows(miner, padding, precision):
 # P6: tiles.
 
 
-@every_loss_with("tile", [1, 3, N, N + 1], lambda loss: [3] if loss.takes("tile") else [])
+def three_if_tiled(loss):
+    return [3] if loss.takes("tile") else []
+
+
+@every_loss_with("tile", [1, 3, N, N + 1], three_if_tiled, precisions=["float64"])
 def test_P6_tiles_equal_dense(loss, tile, precision):
     rows = loss.batch().astype(precision.dtype)
     value, gradient = value_and_gradient(loss)(rows, LABELS)
@@ -107,7 +110,7 @@ def test_P6_tiles_equal_dense(loss, tile, precision):
     assert_close(tiled_gradient, gradient, precision.tolerance)
 
 
-@every_loss_with("tile", [1, 3], lambda loss: [3] if loss.takes("tile") else [])
+@every_loss_with("tile", [1, 3], three_if_tiled, precisions=["float64"])
 def test_P6_ties_across_tile_edges(loss, tile, precision):
     rows, labels = tied_rows(N)
     value, gradient = value_and_gradient(loss)(rows.astype(precision.dtype), labels)

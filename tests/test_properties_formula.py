@@ -74,7 +74,7 @@ def measures_in(*measures, losses=LOSSES):
     def own(loss):
         return [loss.measure] if loss.measure in measures else []
 
-    return every_loss_with("distance", distances, own, losses)
+    return every_loss_with("distance", distances, own, losses, ["float64"])
 
 
 @measures_in(*OF_POSITIONS)
