@@ -15,7 +15,13 @@ SHIPPED = sorted(
     path for folder in ("metric_jax", "experiments", "configs") for path in (ROOT / folder).rglob("*.py")
 )
 # What imports find in this project, rather than in a library.
-HERE = {"metric_jax", "experiments", "configs", "docs", *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
+HERE = {
+    "metric_jax",
+    "experiments",
+    "configs",
+    "docs",
+    *(path.stem for path in (ROOT / "tests").rglob("*.py")),
+}
 
 UNSAFE_MODULES = {
     "pickle",
