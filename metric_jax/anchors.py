@@ -21,7 +21,7 @@ from jaxtyping import Array
 from metric_jax import pairs
 from metric_jax.distances import Distance, center, euclidean
 from metric_jax.interface import BATCH, MINER, publish
-from metric_jax.limits import Limits
+from metric_jax.limits import Limits, is_count
 from metric_jax.pairs import Comparison, compare
 from metric_jax.reductions import Parts, Reduction, Terms, reduce
 from metric_jax.types import AxisName, Match, Pairs
@@ -96,7 +96,7 @@ def tile_size(batch: int, references: int, tile: int | str, held: int = 1) -> in
     ``held`` is how many numbers a distance takes up while it is computed: 1 in a matrix product.
     """
     if tile != "auto":
-        if isinstance(tile, bool | str) or not hasattr(tile, "__index__") or operator.index(tile) < 1:
+        if isinstance(tile, str) or not is_count(tile):
             raise ValueError(f'tile must be "auto" or a positive integer, got {tile!r}')
         return operator.index(tile)
     largest = max(1, TILE_ROWS // held, TILE_ENTRIES // (references * held))
@@ -188,6 +188,7 @@ def batch_loss(
     static: Sequence[str] = (),
     within: Mapping[str, Limits] | None = None,
     vectors: Sequence[str] = (),
+    check: Callable[..., None] | None = None,
     match: Match | None = None,
 ) -> Callable[..., Any]:
     """Like `per_anchor`, for a loss that looks at the whole batch: ``body(batch, *, own)`` gives terms ``[batch]``.
@@ -204,6 +205,7 @@ def batch_loss(
             static=static,
             within=within,
             vectors=vectors,
+            check=check,
             match=match,
         )
     measure = "distance" if similarity is None else "similarity"
@@ -223,6 +225,7 @@ def batch_loss(
         static=static,
         within=within,
         vectors=vectors,
+        check=check,
     )
 
 

@@ -14,13 +14,14 @@ they may cost far more: XLA differentiates a convolution inside a loop by scalar
 """
 
 import functools
-import operator
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from metric_jax.limits import is_count
 
 Encoder = Callable[[Any, Any], Any]
 
@@ -56,7 +57,7 @@ def chunked(encode: Encoder, chunk: int) -> Encoder:
         Gao, Zhang, Han, Callan (2021), Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup.
         https://arxiv.org/abs/2101.06983
     """
-    if isinstance(chunk, bool) or not hasattr(chunk, "__index__") or operator.index(chunk) < 1:
+    if not is_count(chunk):
         raise ValueError(f"chunk must be a positive integer, got {chunk!r}")
 
     @functools.wraps(encode)

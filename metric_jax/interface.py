@@ -158,6 +158,7 @@ def publish(
     static: Sequence[str] = (),
     within: Mapping[str, Limits] | None = None,
     vectors: Sequence[str] = (),
+    check: Callable[..., None] | None = None,
 ) -> Callable[..., Any]:
     """The public, jitted function that calls ``run(**all_arguments)``.
 
@@ -170,6 +171,7 @@ def publish(
         static: The own arguments that are not arrays.
         within: The limits of own arguments.
         vectors: The own arguments that may have axes though their default is a number.
+        check: A further check, ``check(**all_arguments)``, of what is known before anything is traced.
 
     Returns:
         The function.
@@ -204,6 +206,8 @@ def publish(
             given[name] = argument.convert(given[name], name)
         if "pairs" in given:
             check_pairs(**given)
+        if check is not None:
+            check(**given)
         return traced(**given)
 
     public.__signature__ = signature  # type: ignore[attr-defined]

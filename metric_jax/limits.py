@@ -92,7 +92,12 @@ def check_kinds(
                 raise ValueError(f"{owner}: {name} must be one number, got shape {jnp.shape(value)}")
 
 
+def is_count(value: Any) -> bool:
+    """Whether the value is a positive integer, of any integer type but bool."""
+    return not isinstance(value, bool) and hasattr(value, "__index__") and operator.index(value) >= 1
+
+
 def check_count(owner: str, name: str, value: Any) -> None:
     """Raises unless the value is a positive integer, as what decides shapes must be."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < 1:
+    if not is_count(value):
         raise ValueError(f"{owner}: {name} must be a positive integer, got {value!r}")

@@ -6,9 +6,9 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array
 
+from metric_jax.collectives import gathered, places
 from metric_jax.distances import as_rows, check_same_dim
 from metric_jax.types import AxisName, Match, Pairs, Triplets
 
@@ -70,44 +70,30 @@ def compare(
         labels = jnp.zeros(embeddings.shape[:1], jnp.int32)
     if pairs is not None and references is not None and reference_labels is None:
         reference_labels = jnp.zeros((*references.shape[:1], *labels.shape[1:]), labels.dtype)
-    anchors, where = _checked_rows(embeddings, labels, where, match, "embeddings", "labels", "where")
+    anchors, where = checked_rows(embeddings, where, "embeddings", "where")
+    _check_labels(labels, match, anchors, "labels", "embeddings")
     own = (anchors, labels, where)
-    position = jnp.arange(len(anchors))
-    if axis_name is not None:
-        position = position + lax.axis_index(axis_name) * len(anchors)
-
-    def gathered(rows: Sided) -> Sided:
-        if axis_name is None:
-            return rows
-        return jax.tree.map(lambda x: lax.all_gather(x, axis_name, tiled=True), rows)
-
+    position = places(len(anchors), axis_name)
     if references is None:
         if reference_labels is not None or reference_where is not None or with_batch:
             raise ValueError(
                 "reference_labels, reference_where and with_batch go with references: pass references too"
             )
-        return Comparison(anchors, labels, where, position, *gathered(own), pairs=pairs)
+        return Comparison(anchors, labels, where, position, *gathered(own, axis_name), pairs=pairs)
     if reference_labels is None:
         raise ValueError("references need their labels: pass reference_labels too")
-    rows, reference_where = _checked_rows(
-        references,
-        reference_labels,
-        reference_where,
-        match,
-        "references",
-        "reference_labels",
-        "reference_where",
-    )
+    rows, reference_where = checked_rows(references, reference_where, "references", "reference_where")
+    _check_labels(reference_labels, match, rows, "reference_labels", "references")
     check_same_dim(anchors, rows, "embeddings", "references")
     if match is None and _is_signed(labels) != _is_signed(reference_labels):
         raise TypeError(
             f"labels are {labels.dtype} and reference_labels {reference_labels.dtype}: make them one type, or a "
             "negative class and a large one may become equal"
         )
-    others = gathered((rows, reference_labels, reference_where))
+    others = gathered((rows, reference_labels, reference_where), axis_name)
     if not with_batch:
         return Comparison(anchors, labels, where, jnp.full_like(position, NOT_THERE), *others, pairs=pairs)
-    both: Sided = jax.tree.map(lambda *x: jnp.concatenate(x), gathered(own), others)
+    both: Sided = jax.tree.map(lambda *x: jnp.concatenate(x), gathered(own, axis_name), others)
     return Comparison(anchors, labels, where, position, *both, pairs=pairs)
 
 
@@ -265,35 +251,12 @@ def as_labels(labels: Any, name: str) -> Array:
     return jnp.asarray(host)
 
 
-def _checked_rows(
-    rows: Array,
-    labels: Array,
-    where: Array | None,
-    match: Match | None,
-    name: str,
-    labels_name: str,
-    where_name: str,
-) -> tuple[Array, Array]:
-    """The rows in float32 at least and zero where masked out, and the mask, after every check of the three."""
+def checked_rows(rows: Array, where: Array | None, name: str, where_name: str) -> tuple[Array, Array]:
+    """The rows in float32 at least and zero where masked out, and the mask, after every check of the two."""
     chex.assert_rank(rows, 2, custom_message=f"{name} must be [rows, dim]", exception_type=ValueError)
     if len(rows) == 0:
         raise ValueError(f"{name} are empty: a batch needs at least one row")
     rows = as_rows(rows, name)
-    if match is None:
-        if not jnp.issubdtype(labels.dtype, jnp.integer):
-            raise TypeError(
-                f"{labels_name} must be integers, got {labels.dtype}; other labels need a match= function"
-            )
-        chex.assert_rank(
-            labels,
-            1,
-            custom_message=f"{labels_name} must be [rows]; others need match=",
-            exception_type=ValueError,
-        )
-    if labels.shape[:1] != rows.shape[:1]:
-        raise ValueError(
-            f"{labels_name} has shape {labels.shape} for {len(rows)} rows of {name}: one label a row"
-        )
     if where is None:
         return rows, jnp.ones(len(rows), bool)
     if where.dtype != bool:
@@ -305,3 +268,30 @@ def _checked_rows(
         exception_type=ValueError,
     )
     return jnp.where(where[:, None], rows, 0.0), where
+
+
+def check_views(x: Array, y: Array) -> None:
+    """Raises a ValueError unless x and y are two views of the same items."""
+    chex.assert_rank(x, 2, custom_message="x must be [batch, dim]", exception_type=ValueError)
+    chex.assert_equal_shape(
+        (x, y), custom_message="x and y are two views of the same items", exception_type=ValueError
+    )
+
+
+def _check_labels(labels: Array, match: Match | None, rows: Array, name: str, rows_name: str) -> None:
+    """Raises unless there is one label a row, an integer if no ``match`` says what else it may be."""
+    if match is None:
+        if not jnp.issubdtype(labels.dtype, jnp.integer):
+            raise TypeError(
+                f"{name} must be integers, got {labels.dtype}; other labels need a match= function"
+            )
+        chex.assert_rank(
+            labels,
+            1,
+            custom_message=f"{name} must be [rows]; others need match=",
+            exception_type=ValueError,
+        )
+    if labels.shape[:1] != rows.shape[:1]:
+        raise ValueError(
+            f"{name} has shape {labels.shape} for {len(rows)} rows of {rows_name}: one label a row"
+        )

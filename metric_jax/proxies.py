@@ -9,7 +9,6 @@ devices exchange is two numbers a row, never a logit.
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,10 +21,11 @@ from jax.experimental import checkify
 from jaxtyping import Array
 
 from metric_jax.anchors import Batch
+from metric_jax.collectives import axes_of, devices_of, gathered, log_sum_exp_over, sum_over
 from metric_jax.distances import Distance, as_rows, check_same_dim, cosine_similarity
 from metric_jax.interface import PROXY, publish
 from metric_jax.limits import Limits
-from metric_jax.pairs import as_array, as_labels, compare, outside
+from metric_jax.pairs import compare, outside
 from metric_jax.reductions import Parts, Reduction, Terms, reduce, terms
 from metric_jax.sums import log_sum_exp
 from metric_jax.types import AxisName
@@ -77,7 +77,7 @@ class ProxyBatch(Batch):
         """Arrays ``[batch, ...]`` of the rows that meet this device's classes."""
         if self.class_axis not in axes_of(self.axis_name):
             return of_rows
-        return jax.tree.map(lambda x: lax.all_gather(x, self.class_axis, tiled=True), of_rows)
+        return gathered(of_rows, self.class_axis)
 
     def merged(self, over_classes: Callable[[Array, str], Array], of_rows: Any) -> Any:
         """What each device found in its classes, joined by ``over_classes(array, axis)``, of the device's own rows."""
@@ -119,7 +119,7 @@ class ProxyBatch(Batch):
             )
             return log_sum_exp(logits, is_own), log_sum_exp(logits, ~is_own)
 
-        own, others = self.merged(_log_sum_exp_over, self.over_rows(one_row, *of_rows))
+        own, others = self.merged(log_sum_exp_over, self.over_rows(one_row, *of_rows))
         has_own, has_others = own != -jnp.inf, others != -jnp.inf  # a NaN has
         both = has_own & has_others
         gap = jnp.where(both, others, 0.0) - jnp.where(both, own, 0.0)
@@ -141,7 +141,7 @@ class ProxyBatch(Batch):
 
     def sum_over_classes(self, values: Array) -> Array:
         """The sum of an array over the devices that hold other classes."""
-        return values if self.class_axis is None else lax.psum(values, self.class_axis)
+        return sum_over(values, self.class_axis)
 
     def over_proxies(self, fn: Callable[..., Parts]) -> Parts:
         """The terms of every proxy of this device: ``fn(similarities, positives, negatives)`` of it and the batch.
@@ -170,21 +170,6 @@ class ProxyBatch(Batch):
         return jax.tree.map(
             lambda x: lax.psum(none.astype(x.dtype).at[index].set(x, mode="drop"), axes), found
         )
-
-
-def axes_of(axis_name: AxisName) -> tuple[str, ...]:
-    """The mesh axes that an ``axis_name`` names, none if it is None."""
-    if axis_name is None:
-        return ()
-    return (axis_name,) if isinstance(axis_name, str) else axis_name
-
-
-def _log_sum_exp_over(values: Array, axis: str) -> Array:
-    """``log Σ exp(values)`` over the devices of an axis, entry by entry; -inf, without a gradient, if all are."""
-    largest = lax.pmax(lax.stop_gradient(values), axis)
-    shift = jnp.where(jnp.isfinite(largest), largest, 0.0)
-    total = lax.psum(jnp.exp(values - shift), axis)
-    return jnp.where(total == 0, -jnp.inf, shift + jnp.log(jnp.where(total == 0, 1.0, total)))
 
 
 def softmax_head(
@@ -287,44 +272,38 @@ def proxy_loss(
         batch, own = _proxy_batch(chosen, centers, axis_name=axis_name, **given)
         return reduce(body(batch, **own), reduction, batch.class_axis if of_proxies else axis_name)
 
-    public = publish(run, body, shared=PROXY, measure=measure, default=default, static=static, within=within)
-    signature = inspect.signature(public)
+    def check(
+        *, labels: Array | None, proxies: Array, proxy_labels: Array | None, where: Array | None, **rest: Any
+    ) -> None:
+        if proxy_labels is None and proxies.ndim:
+            check_classes(name, labels, len(proxies) * devices_of(rest["class_axis"]), where)
 
-    @functools.wraps(public)
-    def checked(*args: Any, **kwargs: Any) -> Array:
-        try:
-            given = signature.bind(*args, **kwargs).arguments
-        except TypeError:
-            return public(*args, **kwargs)  # which says what is wrong
-        if given.get("proxy_labels") is None:
-            check_classes(
-                name, given.get("labels"), given.get("proxies"), given.get("where"), given.get("class_axis")
-            )
-        return public(*args, **kwargs)
-
-    return checked
+    return publish(
+        run,
+        body,
+        shared=PROXY,
+        measure=measure,
+        default=default,
+        static=static,
+        within=within,
+        check=check,
+    )
 
 
-def check_classes(owner: str, labels: Any, proxies: Any, where: Any, class_axis: str | None) -> None:
-    """Raises unless every label is the number of a proxy. A traced one is checked through checkify, as limits are.
+def check_classes(owner: str, labels: Array | None, classes: int, where: Array | None) -> None:
+    """Raises unless every label is the number of a class. A traced one is checked through checkify, as limits are.
 
-    ``proxies`` may be their number. Whatever else is wrong is left to the checks of types and shapes.
+    Whatever else is wrong is left to the checks of types and shapes.
     """
-    if labels is None or proxies is None:
+    if labels is None or not jnp.issubdtype(labels.dtype, jnp.integer):
         return
-    labels = as_labels(labels, "labels")
-    where = jnp.ones(labels.shape, bool) if where is None else as_array(where, "where")
-    if not isinstance(proxies, int):
-        proxies = as_array(proxies, "proxies")
-        if not proxies.ndim:
-            return
-        proxies = len(proxies) * (lax.axis_size(class_axis) if class_axis else 1)
-    if not jnp.issubdtype(labels.dtype, jnp.integer) or where.shape != labels.shape:
+    where = jnp.ones(labels.shape, bool) if where is None else where
+    if where.shape != labels.shape:
         return
-    message = f"{owner}: labels must be in [0, {proxies}), one for each proxy, or pass proxy_labels"
+    message = f"{owner}: labels must be in [0, {classes}), one for each proxy, or pass proxy_labels"
     if isinstance(labels, jax.core.Tracer) or isinstance(where, jax.core.Tracer):
-        checkify.debug_check(~(where & ((labels < 0) | (labels >= proxies))).any(), message)
-    elif found := outside(labels, where.astype(bool), proxies).tolist():
+        checkify.debug_check(~(where & ((labels < 0) | (labels >= classes))).any(), message)
+    elif found := outside(labels, where.astype(bool), classes).tolist():
         raise ValueError(f"{message}; got {found[0]}")
 
 

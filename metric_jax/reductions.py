@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple, get_args
 
 import chex
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from metric_jax.collectives import sum_over
 from metric_jax.types import AxisName
 
 Reduction = Literal["mean", "mean_active", "sum", "none"]
@@ -80,9 +80,7 @@ def reduce(per_anchor: Parts, reduction: Reduction, axis_name: AxisName) -> Arra
         )
     if reduction == "none":
         return per_anchor.total
-    summed = Terms(*(jnp.sum(leaf) for leaf in per_anchor))
-    if axis_name is not None:
-        summed = Terms(*(lax.psum(leaf, axis_name) for leaf in summed))
+    summed = sum_over(Terms(*(jnp.sum(leaf) for leaf in per_anchor)), axis_name)
     if reduction == "sum":
         return summed.total
     return summed.total / jnp.maximum(summed.number if reduction == "mean" else summed.active, 1.0)

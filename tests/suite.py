@@ -66,7 +66,6 @@ def every_loss_in(*precisions, losses=LOSSES):
 
 every_loss = every("loss", LOSSES)
 every_core_loss = every("loss", CORE_LOSSES)
-every_loss_in_both = every_loss_in("float64", "float32")
 every_loss_and_measure = every_loss_with("distance", DISTANCES, lambda loss: loss.all_measures)
 every_loss_of_references = every("loss", [loss for loss in LOSSES if loss.takes("references")])
 every_triplet_loss = every("loss", TRIPLET_LOSSES)

@@ -8,9 +8,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array
 
+from metric_jax.collectives import gathered
 from metric_jax.distances import Distance, as_rows, check_measure, check_same_dim, euclidean
 from metric_jax.losses.triplet import Penalty, triplet_loss
 from metric_jax.pairs import as_array, as_triplets, check_indices
@@ -114,18 +114,17 @@ def _triplets_loss(
     reduction: Reduction,
     axis_name: AxisName,
 ) -> Array:
-    if axis_name is not None:
-        others = lax.all_gather(others, axis_name, tiled=True)
+    others = gathered(others, axis_name)
     valid = triplets.valid
 
-    def gathered(rows: Array, indices: Array) -> Array:
+    def picked(rows: Array, indices: Array) -> Array:
         # Zero where there is no triplet: not even a NaN of the row 0 may reach the gradient.
         return jnp.where(valid[..., None], rows[jnp.where(valid, indices, 0)], 0.0)
 
     values = triplet_loss(
-        gathered(anchors, triplets.anchor),
-        gathered(others, triplets.positive),
-        gathered(others, triplets.negative),
+        picked(anchors, triplets.anchor),
+        picked(others, triplets.positive),
+        picked(others, triplets.negative),
         margin=margin,
         distance=distance,
         penalty=penalty,

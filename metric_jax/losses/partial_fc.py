@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
+from metric_jax.collectives import devices_of, gathered
 from metric_jax.pairs import as_array, as_labels
-from metric_jax.proxies import axes_of, check_classes, label_type
+from metric_jax.proxies import check_classes, label_type
 from metric_jax.types import AxisName
 
 
@@ -76,11 +77,11 @@ def sample_classes(
     """
     labels = as_labels(labels, "labels")
     chex.assert_rank(labels, 1, custom_message="labels must be [batch]", exception_type=ValueError)
-    devices = 1 if class_axis is None else lax.axis_size(class_axis)
+    devices = devices_of(class_axis)
     if classes % devices:
         raise ValueError(f"{classes} classes do not divide over the {devices} devices of {class_axis}")
     mine = classes // devices
-    batch = len(labels) * (1 if axis_name is None else lax.axis_size(axes_of(axis_name)))
+    batch = len(labels) * devices_of(axis_name)
     if not min(mine, batch) <= count <= mine:
         raise ValueError(
             f"count must be from {min(mine, batch)} to {mine}: {batch} rows may be of as many classes, and there are "
@@ -93,9 +94,8 @@ def sample_classes(
         raise ValueError(
             f"where must be boolean and of the shape of labels, got {where.dtype}{list(where.shape)}"
         )
-    check_classes("sample_classes", labels, classes, where, None)
-    if axis_name is not None:
-        labels, where = (lax.all_gather(x, axis_name, tiled=True) for x in (labels, where))
+    check_classes("sample_classes", labels, classes, where)
+    labels, where = gathered((labels, where), axis_name)
     start: Array | int = 0
     if class_axis is not None:
         device = lax.axis_index(class_axis)

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array
 
 from metric_jax.anchors import Batch
+from metric_jax.collectives import max_over
 from metric_jax.pairs import Comparison
 from metric_jax.sums import sum_where
 
@@ -32,8 +32,7 @@ def sum_over_positives(batch: Batch, term: Callable[..., Any], *operands: Any) -
     """
     compared = batch.comparison
     most = jnp.max(batch.over_anchors(lambda _, positives, __: jnp.sum(positives)))
-    if batch.axis_name is not None:
-        most = lax.pmax(most, batch.axis_name)  # the devices take their steps together
+    most = max_over(most, batch.axis_name)  # the devices take their steps together
     rows: dict[str, Any] = {"anchors": compared.anchors, "references": compared.references}
     fixed = {name: x for name, x in compared._asdict().items() if name not in rows}
 

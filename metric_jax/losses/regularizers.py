@@ -14,10 +14,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array
 
 from metric_jax.anchors import Batch
+from metric_jax.collectives import log_sum_exp_over, sum_over
 from metric_jax.distances import euclidean, squared_euclidean
 from metric_jax.interface import ROWS, publish
 from metric_jax.limits import NOT_NEGATIVE, POSITIVE, Limits
@@ -115,16 +115,9 @@ def uniformity_loss(batch: Batch, *, t: float | Array = 2.0) -> Array:
         return log_sum_exp(-t * squared, others), jnp.sum(others, dtype=squared.dtype)
 
     of_rows, numbers = batch.over_anchors(one_anchor)
-    number = _over_devices(lax.psum, jnp.sum(numbers), batch.axis_name)
-    has_other = numbers > 0
-    largest = jnp.max(lax.stop_gradient(of_rows), where=has_other, initial=-jnp.inf)
-    largest = _over_devices(lax.pmax, largest, batch.axis_name)
-    shift = jnp.where(jnp.isfinite(largest), largest, 0.0)
-    shares = jnp.where(has_other, jnp.exp(jnp.where(has_other, of_rows, 0.0) - shift), 0.0)
-    total = _over_devices(lax.psum, jnp.sum(shares), batch.axis_name)
-    is_empty = number == 0
-    total, number = (jnp.where(is_empty, 1.0, x) for x in (total, number))
-    return jnp.where(is_empty, 0.0, shift + jnp.log(total) - jnp.log(number))
+    number = sum_over(jnp.sum(numbers), batch.axis_name)
+    total = log_sum_exp_over(log_sum_exp(of_rows, numbers > 0), batch.axis_name)
+    return jnp.where(number > 0, total - jnp.log(jnp.maximum(number, 1.0)), 0.0)
 
 
 @regularizer(shared=UNTILED, within={"radius": NOT_NEGATIVE})
@@ -183,7 +176,3 @@ def zero_mean_loss(batch: Batch) -> Array:
 def _mean(values: Array, batch: Batch) -> Array:
     """The mean over the rows that count, of all devices."""
     return reduce(jax.vmap(terms)(values, batch.comparison.where), "mean", batch.axis_name)
-
-
-def _over_devices(collective: Callable[..., Array], x: Array, axis_name: AxisName) -> Array:
-    return x if axis_name is None else collective(x, axis_name)

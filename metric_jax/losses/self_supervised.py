@@ -11,15 +11,16 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from metric_jax.distances import HIGHEST, as_rows
+from metric_jax.collectives import sum_over
+from metric_jax.distances import HIGHEST
 from metric_jax.interface import publish
 from metric_jax.limits import NOT_NEGATIVE, POSITIVE, Limits
+from metric_jax.pairs import check_views, checked_rows
 from metric_jax.types import AxisName
 
 ROUNDING = 4.0  # a dimension whose spread is that many units in its last place varies by rounding alone
@@ -36,7 +37,7 @@ class Views(NamedTuple):
 
     def sum(self, values: Array) -> Array:
         """The sum of ``[batch, ...]`` over the rows of all devices."""
-        return _over_devices(jnp.sum(values, axis=0), self.axis_name)
+        return sum_over(jnp.sum(values, axis=0), self.axis_name)
 
     def mean(self, values: Array) -> Array:
         """The mean over the rows that count; 0 if there is none."""
@@ -48,39 +49,24 @@ class Views(NamedTuple):
 
     def products(self, x: Array, y: Array) -> Array:
         """``Σ_i x_i y_iᵀ [dim, dim]`` over the rows of all devices."""
-        return _over_devices(jnp.einsum("ij,ik->jk", x, y, precision=HIGHEST), self.axis_name)
-
-
-def _over_devices(x: Array, axis_name: AxisName) -> Array:
-    return x if axis_name is None else lax.psum(x, axis_name)
+        return sum_over(jnp.einsum("ij,ik->jk", x, y, precision=HIGHEST), self.axis_name)
 
 
 def _views(x: Array, y: Array, where: Array | None, axis_name: AxisName) -> Views:
     """Checks two views and puts zeros where the mask leaves a row out, whatever it holds."""
-    x, y = as_rows(x, "x"), as_rows(y, "y")
-    chex.assert_rank(x, 2, custom_message="x must be [batch, dim]", exception_type=ValueError)
-    chex.assert_equal_shape(
-        (x, y), custom_message="x and y are two views of the same items", exception_type=ValueError
-    )
-    if len(x) == 0:
-        raise ValueError("x and y are empty: a batch needs at least one row")
-    where = jnp.ones(len(x), bool) if where is None else where
-    if where.dtype != bool:
-        raise TypeError(f"where must be boolean, got {where.dtype}: pass where.astype(bool)")
-    chex.assert_shape(
-        where, (len(x),), custom_message="where needs one entry a row of x", exception_type=ValueError
-    )
-    x, y = (jnp.where(where[:, None], rows, 0.0) for rows in (x, y))
-    number = _over_devices(jnp.sum(where, dtype=x.dtype), axis_name)
-    return Views(x, y, where, number, axis_name)
+    check_views(x, y)
+    x, counted = checked_rows(x, where, "x", "where")
+    y, _ = checked_rows(y, where, "y", "where")
+    number = sum_over(jnp.sum(counted, dtype=x.dtype), axis_name)
+    return Views(x, y, counted, number, axis_name)
 
 
-def two_views(
+def statistics_of_views(
     body: Callable[..., Array] | None = None, *, within: Mapping[str, Limits] | None = None
 ) -> Callable[..., Any]:
     """From ``body(views, *, own)`` to the public loss of ``(x, y, *, own, where, axis_name)``."""
     if body is None:
-        return functools.partial(two_views, within=within)
+        return functools.partial(statistics_of_views, within=within)
 
     def run(*, x: Array, y: Array, where: Array | None, axis_name: AxisName, **own: Array) -> Array:
         return body(_views(x, y, where, axis_name), **own)
@@ -93,7 +79,7 @@ def _off_diagonal(matrix: Array) -> Array:
     return jnp.sum(jnp.where(jnp.eye(len(matrix), dtype=bool), 0.0, matrix) ** 2)
 
 
-@two_views(
+@statistics_of_views(
     within={
         "invariance": NOT_NEGATIVE,
         "variance": NOT_NEGATIVE,
@@ -148,7 +134,7 @@ def vicreg_loss(
     return total
 
 
-@two_views(within={"offdiagonal": NOT_NEGATIVE})
+@statistics_of_views(within={"offdiagonal": NOT_NEGATIVE})
 def barlow_twins_loss(views: Views, *, offdiagonal: float | Array = 5e-3) -> Array:
     """Barlow twins: the correlations of the dimensions of two views are the identity.
 
@@ -187,7 +173,7 @@ def _standardised(views: Views, rows: Array) -> Array:
     return jnp.where(is_constant[None], 0.0, z / lengths[None])
 
 
-@two_views(within={"power": POSITIVE})
+@statistics_of_views(within={"power": POSITIVE})
 def alignment_loss(views: Views, *, power: float | Array = 2.0) -> Array:
     """Alignment: how far apart the two views of an item are.
 

@@ -12,10 +12,10 @@ no temperature does it overflow, saturate, or lose a small loss to rounding.
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array
 
 from metric_jax.anchors import Batch, batch_loss, per_anchor
+from metric_jax.collectives import log_sum_exp_over, sum_over
 from metric_jax.distances import cosine_similarity
 from metric_jax.limits import POSITIVE
 from metric_jax.reductions import Terms, terms
@@ -168,8 +168,7 @@ def _log_mean_exp(batch: Batch, sigma: float | Array) -> Array:
         return log_sum_exp(similarities / sigma, is_term), jnp.sum(is_term, dtype=similarities.dtype)
 
     of_anchors, counts = batch.over_anchors(one_anchor)
-    if batch.axis_name is not None:
-        of_anchors, counts = (lax.all_gather(x, batch.axis_name, tiled=True) for x in (of_anchors, counts))
-    total = jnp.sum(counts)
-    found = log_sum_exp(of_anchors, counts > 0) - jnp.log(jnp.maximum(total, 1.0))
+    total = sum_over(jnp.sum(counts), batch.axis_name)
+    found = log_sum_exp_over(log_sum_exp(of_anchors, counts > 0), batch.axis_name)
+    found = found - jnp.log(jnp.maximum(total, 1.0))
     return jnp.where(total > 0, found, 0.0)

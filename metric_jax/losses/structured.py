@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array
 
 from metric_jax.anchors import Batch, batch_loss, per_anchor
+from metric_jax.collectives import gathered, sum_over
 from metric_jax.distances import center, cosine_similarity, dot_product, euclidean
 from metric_jax.limits import NOT_NEGATIVE, Limits, check_count
 from metric_jax.losses.positives import sum_over_positives
@@ -53,7 +54,7 @@ def lifted_structure_loss(batch: Batch, *, margin: float | Array = 1.0) -> Terms
         return log_sum_exp(margin - distances, negatives)
 
     of_anchors = batch.over_anchors(of_negatives)
-    of_references = _gathered(_from_the_other_side(batch).over_anchors(of_negatives), batch)
+    of_references = gathered(_from_the_other_side(batch).over_anchors(of_negatives), batch.axis_name)
 
     def of_pairs(distances: Array, positives: Array, negatives: Array, of_anchor: Array) -> Terms:
         nothing = (of_anchor == -jnp.inf) & (of_references == -jnp.inf)
@@ -68,8 +69,8 @@ def lifted_structure_loss(batch: Batch, *, margin: float | Array = 1.0) -> Terms
 def _from_the_other_side(batch: Batch) -> Batch:
     """The same pairs with the references as anchors, on every device an equal share of them."""
     compared = batch.comparison
-    anchors, labels, where, position = (
-        _gathered(x, batch) for x in (compared.anchors, compared.labels, compared.where, compared.position)
+    anchors, labels, where, position = gathered(
+        (compared.anchors, compared.labels, compared.where, compared.position), batch.axis_name
     )
     device = jnp.zeros((), jnp.int32) if batch.axis_name is None else lax.axis_index(batch.axis_name)
     count = len(compared.references)
@@ -86,7 +87,7 @@ def _from_the_other_side(batch: Batch) -> Batch:
     if pairs is not None:
         pairs = Pairs(*(column.reshape(-1) for column in pairs))
         pairs = pairs._replace(anchor=pairs.anchor + device * len(compared.anchors))
-        pairs = Pairs(*(_gathered(column, batch) for column in pairs))
+        pairs = gathered(pairs, batch.axis_name)
         pairs = pairs._replace(anchor=pairs.reference - first, reference=pairs.anchor)
     match = batch.match or same_label
     return dataclasses.replace(
@@ -103,11 +104,6 @@ def _from_the_other_side(batch: Batch) -> Batch:
         ),
         match=lambda reference, anchor: match(anchor, reference),
     )
-
-
-def _gathered(x: Array, batch: Batch) -> Array:
-    """An array of every device's rows, in their order."""
-    return x if batch.axis_name is None else lax.all_gather(x, batch.axis_name, tiled=True)
 
 
 @per_anchor(distance=euclidean, within={"margin": NOT_NEGATIVE})
@@ -181,9 +177,8 @@ def histogram_loss(batch: Batch, *, bins: int = 100) -> Terms:
         nodes = jnp.zeros(bins + 1, similarities.dtype).at[lower].add(below).at[lower + 1].add(above)
         return nodes, jnp.sum(negatives, dtype=similarities.dtype)
 
-    nodes, number = jax.tree.map(lambda x: jnp.sum(x, axis=0), batch.over_anchors(histogram))
-    if batch.axis_name is not None:
-        nodes, number = lax.psum((nodes, number), batch.axis_name)
+    of_anchors = jax.tree.map(lambda x: jnp.sum(x, axis=0), batch.over_anchors(histogram))
+    nodes, number = sum_over(of_anchors, batch.axis_name)
     from_above = jnp.cumsum(nodes[::-1])[::-1] / jnp.maximum(number, 1.0)
 
     def of_pairs(similarities: Array, positives: Array, negatives: Array) -> Terms:

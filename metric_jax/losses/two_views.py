@@ -9,18 +9,17 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array
 
 from metric_jax.anchors import Batch
+from metric_jax.collectives import places
 from metric_jax.distances import Distance, as_rows, cosine_similarity
 from metric_jax.interface import TWO_VIEWS, publish
 from metric_jax.limits import POSITIVE, Limits
 from metric_jax.losses.softmax import against
-from metric_jax.pairs import compare
+from metric_jax.pairs import check_views, compare
 from metric_jax.reductions import Reduction, Terms, reduce, terms
 from metric_jax.types import AxisName
 
@@ -47,13 +46,8 @@ def two_views(
         **own: Any,
     ) -> Array:
         x, y = as_rows(x, "x"), as_rows(y, "y")
-        chex.assert_rank(x, 2, custom_message="x must be [batch, dim]", exception_type=ValueError)
-        chex.assert_equal_shape(
-            (x, y), custom_message="x and y are two views of the same items", exception_type=ValueError
-        )
-        items = jnp.arange(len(x))
-        if axis_name is not None:
-            items = items + lax.axis_index(axis_name) * len(x)
+        check_views(x, y)
+        items = places(len(x), axis_name)
 
         def among(rows: Array, others: Array) -> Batch:
             compared = compare(

@@ -6,9 +6,6 @@ variance); the boundary between positives and negatives is learned (margin), or 
 variance (signal-to-noise).
 """
 
-import functools
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,8 +17,8 @@ from jaxtyping import Array
 from metric_jax.anchors import Batch, batch_loss, per_anchor
 from metric_jax.distances import cosine_similarity, euclidean, signal_to_noise
 from metric_jax.limits import FRACTION, NOT_NEGATIVE, POSITIVE, Limits
-from metric_jax.pairs import as_array, as_labels, outside
-from metric_jax.reductions import Terms, terms
+from metric_jax.pairs import outside
+from metric_jax.reductions import Terms, reduce, terms
 from metric_jax.sums import log_sum_exp
 
 
@@ -117,34 +114,21 @@ def circle_loss(
     return terms(jax.nn.softplus(both), where=positives.any() & negatives.any())
 
 
-def _with_a_beta_of_every_class(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """The loss, which raises a ValueError when a label has no entry in ``beta [classes]``, if both are known."""
-    signature = inspect.signature(loss)
-
-    @functools.wraps(loss)
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        try:
-            given = signature.bind(*args, **kwargs).arguments
-        except TypeError:
-            return loss(*args, **kwargs)  # which says what is wrong
-        beta, labels, where = given.get("beta", 0.0), given["labels"], given.get("where")
-        if np.ndim(beta) > 1:
-            raise ValueError(f"margin_loss: beta must be a number or [classes], got shape {np.shape(beta)}")
-        if np.ndim(beta) == 1 and labels is None:
-            raise ValueError("margin_loss: beta [classes] needs the labels of the anchors: pass labels too")
-        if np.ndim(beta) == 1:
-            labels = as_labels(labels, "labels")
-            where = as_array(np.ones(labels.shape, bool) if where is None else where, "where")
-            if where.dtype == bool and where.shape == labels.shape:
-                for label in outside(labels, where, len(beta))[:1]:
-                    raise ValueError(f"margin_loss: label {label} has no beta: there are {len(beta)} of them")
-        return loss(*args, **kwargs)
-
-    return checked
+def _check_betas(*, beta: Any, labels: Array | None, where: Array | None, **_: Any) -> None:
+    """Raises a ValueError when a label has no entry in ``beta [classes]``, if both are known."""
+    if np.ndim(beta) > 1:
+        raise ValueError(f"margin_loss: beta must be a number or [classes], got shape {np.shape(beta)}")
+    if np.ndim(beta) == 0:
+        return
+    if labels is None:
+        raise ValueError("margin_loss: beta [classes] needs the labels of the anchors: pass labels too")
+    where = jnp.ones(labels.shape, bool) if where is None else where
+    if where.dtype == bool and where.shape == labels.shape:
+        for label in outside(labels, where, len(beta))[:1]:
+            raise ValueError(f"margin_loss: label {label} has no beta: there are {len(beta)} of them")
 
 
-@_with_a_beta_of_every_class
-@batch_loss(distance=euclidean, within={"margin": NOT_NEGATIVE}, vectors=("beta",))
+@batch_loss(distance=euclidean, within={"margin": NOT_NEGATIVE}, vectors=("beta",), check=_check_betas)
 def margin_loss(batch: Batch, *, margin: float | Array = 0.2, beta: float | Array = 1.2) -> Terms:
     """Margin-based loss: positives inside a boundary, negatives outside, and the boundary may be learned.
 
@@ -288,13 +272,7 @@ def intra_pair_variance_loss(
     def of_kinds(similarities: Array, positives: Array, negatives: Array) -> tuple[Terms, Terms]:
         return terms(similarities, where=positives), terms(similarities, where=negatives)
 
-    def mean(kind: Terms) -> Array:
-        total, number = jnp.sum(kind.total), jnp.sum(kind.number)
-        if batch.axis_name is not None:
-            total, number = lax.psum((total, number), batch.axis_name)
-        return total / jnp.maximum(number, 1.0)
-
-    lowest, highest = (mean(kind) for kind in batch.over_anchors(of_kinds))
+    lowest, highest = (reduce(kind, "mean", batch.axis_name) for kind in batch.over_anchors(of_kinds))
     lowest, highest = (1.0 - positive_epsilon) * lowest, (1.0 + negative_epsilon) * highest
 
     def one_anchor(similarities: Array, positives: Array, negatives: Array) -> tuple[Terms, Terms]:

@@ -110,6 +110,11 @@ def hardest_pairs(
     """The farthest positives and the nearest negatives: references, which are positives, and which slots are filled."""
     p, has_p = largest(distances, positives, slots_from(max_positives, "max_positives", None))
     n, has_n = largest(-distances, negatives, slots_from(max_negatives, "max_negatives", None))
+    return positives_first(p, has_p, n, has_n)
+
+
+def positives_first(p: Array, has_p: Array, n: Array, has_n: Array) -> tuple[Array, Array, Array]:
+    """Slots of positives, then slots of negatives: references, which are positives, and which slots are filled."""
     found = jnp.concatenate([has_p, has_n])
     return jnp.concatenate([p, n]), found & (jnp.arange(len(found)) < len(p)), found
 

@@ -10,9 +10,10 @@ from jax import lax
 from jaxtyping import Array
 
 from metric_jax.anchors import Batch, miner
+from metric_jax.collectives import places
 from metric_jax.distances import cosine
 from metric_jax.limits import NOT_NEGATIVE, POSITIVE
-from metric_jax.mining.pairs import as_pairs
+from metric_jax.mining.pairs import as_pairs, positives_first
 from metric_jax.mining.search import anchor_indices, first_argmax, largest, one_negative_each, slots_from
 from metric_jax.mining.violating import squared_chord
 from metric_jax.types import Pairs, Triplets
@@ -136,8 +137,7 @@ def uniform_histogram(
         order = jax.random.uniform(jax.random.fold_in(key, place), distances.shape, jnp.float32)
         p, has_p = _from_bins(distances, positives, order, bins, positives_per_bin)
         n, has_n = _from_bins(distances, negatives, order, bins, negatives_per_bin)
-        found = jnp.concatenate([has_p, has_n])
-        return jnp.concatenate([p, n]), found & (jnp.arange(len(found)) < len(p)), found
+        return positives_first(p, has_p, n, has_n)
 
     return as_pairs(*batch.over_anchors(one_anchor, _places(batch)))
 
@@ -158,10 +158,7 @@ def _from_bins(distances: Array, where: Array, order: Array, bins: int, per_bin:
 
 def _places(batch: Batch) -> Array:
     """The place of each anchor in the whole batch, over all devices."""
-    places = jnp.arange(len(batch.comparison.anchors))
-    if batch.axis_name is None:
-        return places
-    return places + lax.axis_index(batch.axis_name) * len(places)
+    return places(len(batch.comparison.anchors), batch.axis_name)
 
 
 def _as_key(key: Array) -> Array:

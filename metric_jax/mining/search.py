@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from metric_jax.limits import is_count
+
 # Of a row in which a minimum is searched; measured on CPU, 64 to 256 do equally well.
 ARGMIN_BLOCK = 128
 
@@ -142,6 +144,6 @@ def slots_from(given: int | None, name: str, default: int | None) -> int | None:
     """How many slots an argument asks for, after its check; None asks for the default."""
     if given is None:
         return default
-    if isinstance(given, bool) or not hasattr(given, "__index__") or given < 1:
+    if not is_count(given):
         raise ValueError(f"{name} must be at least 1 or None, got {given}")
     return given
