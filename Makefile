@@ -11,7 +11,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-thorough test-oracles lint format docs bench lock clean
+.PHONY: help train test test-oracles lint format docs bench lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s%s\n", $$1, $$2}'
@@ -21,9 +21,6 @@ train: $(VENV)/.locked  ## train on scikit-learn's digits; CONFIG=, WORKDIR= and
 
 test: lint  ## lint, check types, run tests and doctests on all cores; ARGS= goes to pytest
 	$(BIN)/python -m pytest --ignore=tests/oracles --numprocesses=auto --dist=loadgroup $(ARGS)
-
-test-thorough: lint  ## the same with every property of every loss; ten minutes more
-	$(BIN)/python -m pytest --thorough --ignore=tests/oracles --numprocesses=auto --dist=loadgroup $(ARGS)
 
 test-oracles: $(VENV)/.oracle  ## compare with pytorch-metric-learning and faiss
 	$(BIN)/python -m pytest tests/oracles $(ARGS)

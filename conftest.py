@@ -1,16 +1,25 @@
 """What every test and doctest runs under: at the root, so that `pytest metric_jax` finds it too."""
 
-import collections
 import importlib.util
 import ipaddress
 import os
 import pathlib
 import socket
 
-# Eight devices stand in for a pod. XLA reads this once, when the first array is made; flags of the caller's stay.
-_DEVICES = "--xla_force_host_platform_device_count"
-if _DEVICES not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_DEVICES}=8".strip()
+# Eight devices stand in for a pod. The rest is about time: of a test's, most goes to XLA compiling functions that run
+# once, and without optimizations it compiles them five times as fast. What tests the optimized code too asks for it by
+# `suite.AS_SHIPPED`. Flags of the caller's stay, and processes that tests start have them alone.
+_FLAGS = {
+    "xla_force_host_platform_device_count": "8",
+    "xla_backend_optimization_level": "0",
+    "xla_llvm_disable_expensive_passes": "true",
+    "xla_cpu_use_fusion_emitters": "false",
+    "xla_cpu_parallel_codegen_split_count": "1",
+}
+_GIVEN = os.environ.get("XLA_FLAGS", "")
+os.environ["XLA_FLAGS"] = " ".join(
+    [_GIVEN, *(f"--{flag}={value}" for flag, value in _FLAGS.items() if flag not in _GIVEN)]
+)
 os.environ["JAX_PLATFORMS"] = "cpu"  # also for the processes that tests start
 os.environ["MPLBACKEND"] = "agg"
 
@@ -20,6 +29,8 @@ import pytest  # noqa: E402
 jax.config.update("jax_platforms", "cpu")
 # [n] + [n, 1] is meant far less often than it is written
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.devices()  # XLA reads its flags now
+os.environ["XLA_FLAGS"] = _GIVEN
 
 ROOT = pathlib.Path(__file__).parent
 SHARED = ROOT.parent / "shared"
@@ -76,69 +87,8 @@ def shared() -> pathlib.Path:
     return SHARED
 
 
-def pytest_addoption(parser):
-    parser.addoption(
-        "--thorough", action="store_true", help="every property of every loss, some ten minutes more"
-    )
-
-
-# Losses whose every property is tested every time; of the others only what would show a wrong formula or a NaN.
-STARRED = {
-    *("ntxent", "supcon", "multi_similarity", "circle", "infonce", "siglip", "normalized_softmax", "arcface"),
-    *("cosface", "subcenter_arcface", "proxy_anchor", "proxy_nca", "proxy_nca_pp", "soft_triple"),
-}
-THOROUGH = (
-    "test_P2",
-    "test_P3",
-    "test_P4",
-    "test_P5",
-    "test_P7",
-    "test_P8",
-    "test_N8",
-    "test_N10",
-    "test_N13_nan_reaches",
-)
-# Tests of many costly cases, of which every third is run every time.
-THINNED = {
-    "test_is_its_loss_with_its_hyperparameters",
-    "test_explicit_pairs",
-    "test_explicit_pairs_on_four_devices",
-    "test_degenerate_points_are_finite",
-    "test_easy_hard_strategies",
-    "test_loss_of_what_was_mined",
-    "test_against_the_reference",
-    "test_proxies_may_be_of_another_type",
-    "test_one_class_is_no_loss_or_its_own",
-    "test_a_row_whose_class_has_no_proxy_is_as_if_it_were_not_there",
-    "test_nan_in_a_proxy_reaches_the_loss",
-    "test_P5_classes_on_four_devices_differentiated_inside",
-    "test_value_and_gradient_are_those_of_the_whole_batch",
-    "test_two_views_without_masked_rows",
-    "test_two_views_on_four_devices",
-    "test_no_gradient_flows",
-}
-
-
-def pytest_collection_modifyitems(config, items):
+def pytest_collection_modifyitems(items):
     """On several cores the tests of one loss share a process, and with it what was compiled; so do those of a file."""
-    if not config.getoption("--thorough"):
-        seen, chosen, left_out = collections.Counter(), [], []
-        for item in items:
-            (chosen if _runs_every_time(item, seen) else left_out).append(item)
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = chosen
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(getattr(_loss_of(item), "name", item.path.name)))
-
-
-def _runs_every_time(item, seen):
-    name, loss = getattr(item, "originalname", item.name), _loss_of(item)
-    if name in THINNED:
-        seen[item.path, name] += 1
-        return seen[item.path, name] % 3 == 1
-    is_other = not getattr(loss, "is_core", True) and loss.name not in STARRED
-    return not (is_other and name.startswith(THOROUGH))
-
-
-def _loss_of(item):
-    return item.callspec.params.get("loss") if hasattr(item, "callspec") else None
+        loss = item.callspec.params.get("loss") if hasattr(item, "callspec") else None
+        item.add_marker(pytest.mark.xdist_group(getattr(loss, "name", item.path.name)))

@@ -47,7 +47,7 @@ from experiments.benchmark_rows import MEMORY_BATCH, ROWS, Row  # noqa: E402
 DIM = 128
 SAMPLES_PER_CLASS = 4
 THREADS = 2
-PATIENCE = 300  # seconds that a process may take for an answer
+PATIENCE = 900  # seconds that a process may take for an answer
 NOTHING = "nothing"  # the loss of a process that only imports
 SLOW = 1.0  # a call of more seconds than this is not preceded by an untimed one
 

@@ -67,7 +67,7 @@ def run(folder: pathlib.Path, *arguments: str, cwd: pathlib.Path) -> subprocess.
 
 
 def run_tests(folder: pathlib.Path, tests: Iterable[str]) -> subprocess.CompletedProcess:
-    return run(folder, "-m", "pytest", "--thorough", "-x", "-q", "-p", "no:cacheprovider", *tests, cwd=folder)
+    return run(folder, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests, cwd=folder)
 
 
 def is_killed(folder: pathlib.Path, mutant: Mutant) -> bool:

@@ -15,7 +15,6 @@ from jax.sharding import PartitionSpec as P
 from subjects import DIM, EVERYTHING, LABELS, N
 from suite import (
     CORE_LOSSES,
-    QUICKLY,
     assert_close,
     assert_same_triplets,
     compiled,
@@ -66,9 +65,7 @@ def test_P2_vmap_equals_loop(loss, precision):
     batches = np.stack([loss.batch(), random_rows()]).astype(precision.dtype)
     labels = np.stack([LABELS, np.roll(LABELS, 1)])
     step = compiled(loss)
-    values, gradients = jax.jit(jax.vmap(lambda e, y: step(e, y, EVERYTHING)), compiler_options=QUICKLY)(
-        batches, labels
-    )
+    values, gradients = jax.jit(jax.vmap(lambda e, y: step(e, y, EVERYTHING)))(batches, labels)
     for i in range(2):
         value, gradient = value_and_gradient(loss)(batches[i], labels[i])
         assert_close(values[i], value, precision.tolerance)
@@ -126,9 +123,9 @@ def mesh():
     return jax.make_mesh((4,), ("data",), devices=jax.devices()[:4], axis_types=(AxisType.Auto,))
 
 
-def on_devices(fn, in_specs, out_specs, **options):
+def on_devices(fn, in_specs, out_specs):
     on_four = jax.shard_map(fn, mesh=mesh(), in_specs=in_specs, out_specs=out_specs)
-    return jax.jit(on_four, **options)
+    return jax.jit(on_four)
 
 
 def sharded(*arrays):
@@ -144,7 +141,7 @@ def test_P5_shard_map_differentiated_outside(loss, precision):
         return loss(embeddings, labels, where=where, axis_name="data", **options)
 
     on_four = on_devices(local, P("data"), P())
-    step = jax.jit(jax.value_and_grad(on_four), compiler_options=QUICKLY)
+    step = jax.jit(jax.value_and_grad(on_four))
     value, gradient = step(rows, LABELS, WHERE)
     expected_value, expected_gradient = value_and_gradient(loss)(rows, LABELS, WHERE)
     assert_close(value, expected_value, precision.tolerance)
@@ -160,7 +157,7 @@ def test_P5_shard_map_differentiated_inside(loss, precision):
         return loss(inputs @ weights, labels, axis_name="data")
 
     specs = (P(), P("data"), P("data")), (P(), P())
-    on_four = on_devices(jax.value_and_grad(value), *specs, compiler_options=QUICKLY)
+    on_four = on_devices(jax.value_and_grad(value), *specs)
     value, gradient = on_four(weights, rows, LABELS)
     expected_value, to_embeddings = value_and_gradient(loss)(rows @ weights, LABELS)
     assert_close(value, expected_value, precision.tolerance)
@@ -183,7 +180,7 @@ def test_P5_shard_map_with_references(loss, precision):
     rows, memory = loss.batch().astype(precision.dtype), random_rows(7).astype(precision.dtype)
     arguments = (rows, LABELS, memory, np.roll(LABELS, 3), np.arange(N) != 2)
     on_four = on_devices(of_references(loss, axis_name="data"), P("data"), P())
-    found = jax.jit(jax.value_and_grad(on_four, argnums=(0, 2)), compiler_options=QUICKLY)(*arguments)
+    found = jax.jit(jax.value_and_grad(on_four, argnums=(0, 2)))(*arguments)
     expected = with_references(loss)(*arguments)
     jax.tree.map(functools.partial(assert_close, tolerance=precision.tolerance), found, expected)
 

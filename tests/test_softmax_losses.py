@@ -136,7 +136,7 @@ def test_a_margin_in_degrees_raises():
         mj.tuplet_margin_loss(PAIR, PAIR_LABELS, margin=5.73)
 
 
-def test_one_near_positive_is_enough_for_a_neighbourhood():
+def test_one_near_positive_is_enough_for_a_neighbourhood(x64):
     """Moving the far positive changes next to nothing, though SupCon would mind."""
     labels = np.array([0, 0, 0, 1])
     near, far = (jnp.array([[0.0], [0.1], [x], [2.0]]) for x in (10.0, 20.0))
