@@ -14,13 +14,15 @@ RUNTIME = [
     "array-record>=0.8.3",  # reads prepared TFDS sets without TensorFlow
     "tensorflow-datasets>=4.9.10",  # data sources; needs no TensorFlow to read
     "importlib-resources>=6.0",  # tensorflow-datasets imports it and does not declare it
-    "scikit-learn>=1.5",  # the embedded digits
+    "scikit-learn>=1.5",  # the embedded digits, clustering, PCA
     "pillow>=11.0",  # decodes images
     "absl-py>=2.3",  # flags and logging of the experiments
     "ml-collections>=1.1.0",  # configs that refuse an unknown key
     "tensorboardX>=2.6.4",  # writes TensorBoard events without TensorFlow
     "tqdm>=4.66",  # the progress bar
     "matplotlib>=3.9",  # figures and reports
+    "jinja2>=3.1",  # the report's page, with everything escaped
+    "plotly>=6.0",  # the map of embeddings in the report
 ]
 
 EXTRAS = {
@@ -29,6 +31,7 @@ EXTRAS = {
         "pytest-xdist>=3.8",  # ... on all cores
         "ruff>=0.14",  # lints and formats
         "mypy>=1.18",  # checks the types
+        "playwright>=1.50",  # opens the report in the machine's Chromium
         "packaging>=24.0",  # lets the tests read what this file declares
         "setuptools>=77",  # lets make install the project itself from the lock, without a build environment
     ],
@@ -38,6 +41,7 @@ EXTRAS = {
         "pytorch-metric-learning==2.9.0",  # the losses and miners we compare with
         "faiss-cpu>=1.12",  # nearest neighbours to compare retrieval with
         "scipy>=1.13",  # statistics and distances to compare with
+        "pytrec-eval-terrier>=0.5.6",  # nDCG to compare retrieval with
     ],
     "tensorboard": ["tensorboard>=2.20"],  # to look at the events of a run
     "prepare": ["tensorflow>=2.19"],  # to build a standard TFDS set, once

@@ -45,6 +45,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "diagnostics": (BELOW_LOSSES, CORE),
     "recipes": ({"distances", "losses"}, CORE),
     "evaluation": ({"types", "distances", "pairs", "anchors"}, CORE),
+    "reports": ({"types", "distances", "mining", "evaluation"}, CORE),
     "data": (set(), {"numpy", "grain"}),
     "models": (set(), CORE | {"flax"}),
     "training": (
