@@ -1,22 +1,28 @@
 """How good the embedding is on the test set, and how good the bare pixels are."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import Array
 
 from metric_jax.data import Images
-from metric_jax.distances import Distance, euclidean
-from metric_jax.evaluation import retrieval
+from metric_jax.distances import Distance, cosine, euclidean, normalize
+from metric_jax.evaluation import all_pairs, clustering, few_shot, pair_distances, retrieval, verification
 from metric_jax.training import devices
+from metric_jax.training.errors import RunError
 from metric_jax.training.state import TrainState
 from metric_jax.training.step import make_embed
 
 KS = (1, 2, 4, 8)
-COUNTS = ("queries", "left_out")  # of the test set, whatever embeds it
+WAYS, SHOTS, QUERIES, EPISODES = 5, 1, 15, 1000
+PAIRS = 1_000_000  # of either kind, at most: more take long, and make the intervals hardly narrower
+# of the test set, whatever embeds it
+COUNTS = ("queries", "left_out", "genuine", "impostors", "clusters")
 
 
 class Evaluator:
@@ -48,14 +54,8 @@ class Evaluator:
 
     def embed(self, state: TrainState) -> np.ndarray:
         """The embeddings ``[n, dim]`` of the test set; the last batch is padded, so that one shape is compiled."""
-        images, size = self._test.images, self._batch_size
-        parts = []
-        for start in range(0, len(images), size):
-            batch = images[start : start + size]
-            padding = [(0, size - len(batch)), *[(0, 0)] * (images.ndim - 1)]
-            placed = devices.place(np.pad(batch, padding), self._mesh)
-            parts.append(np.asarray(self._embed(state.params, state.rest, placed))[: len(batch)])
-        return np.concatenate(parts)
+        apply = functools.partial(self._embed, state.params, state.rest)
+        return in_batches(apply, self._test.images, size=self._batch_size, mesh=self._mesh)
 
     @functools.cached_property
     def raw_pixels(self) -> dict[str, float]:
@@ -64,9 +64,99 @@ class Evaluator:
         return self._retrieval(pixels, euclidean)
 
     def _retrieval(self, embeddings: np.ndarray, distance: Distance) -> dict[str, float]:
-        ks = [k for k in KS if k < len(embeddings)]
-        labels = jnp.asarray(self._test.labels)
-        return retrieval(jnp.asarray(embeddings), labels, ks=ks, distance=distance)
+        return retrieval(
+            jnp.asarray(embeddings),
+            jnp.asarray(self._test.labels),
+            ks=_ks(len(embeddings)),
+            distance=distance,
+        )
+
+
+def in_batches(apply: Callable[[Array], Array], images: np.ndarray, *, size: int, mesh: Mesh) -> np.ndarray:
+    """Embeds images a batch at a time; the last one is padded, so that one shape is compiled.
+
+    Args:
+        apply: ``[size, height, width, channels] uint8 -> [size, dim]``.
+        images: ``[n, height, width, channels]`` uint8.
+        size: Images of a batch, a multiple of the mesh's devices.
+        mesh: Where a batch is spread over.
+
+    Returns:
+        ``[n, dim]``, on the host.
+    """
+    parts = []
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
+        padding = [(0, size - len(batch)), *[(0, 0)] * (images.ndim - 1)]
+        placed = devices.place(np.pad(batch, padding), mesh)
+        parts.append(np.asarray(apply(placed))[: len(batch)])
+    return np.concatenate(parts)
+
+
+def assess(
+    embeddings: np.ndarray, labels: np.ndarray, *, distance: Distance, seed: int = 0
+) -> dict[str, float]:
+    """All that is measured of the embeddings of a test set, in one flat dictionary.
+
+    Args:
+        embeddings: ``[n, dim]``, floating.
+        labels: ``[n]`` integers.
+        distance: The distance between embeddings.
+        seed: Draws few-shot episodes, k-means' start, resamples, and pairs if there are more than `PAIRS`.
+
+    Returns:
+        What `evaluation.retrieval` says, with intervals; what `evaluation.verification` says of all pairs;
+        ``5way_1shot``, the accuracy of the nearest of five prototypes, with its interval, where five classes have two
+        images each; and ``nmi``, ``ami`` and ``purity`` of `evaluation.clustering`.
+
+    Raises:
+        RunError: Embeddings that hold NaN, or labels on which nothing can be measured.
+    """
+    try:
+        first, second, is_same = all_pairs(labels, limit=PAIRS, seed=seed)
+        distances = pair_distances(embeddings, first, second, distance=distance)
+        return {
+            **retrieval(
+                jnp.asarray(embeddings),
+                jnp.asarray(labels),
+                ks=_ks(len(embeddings)),
+                distance=distance,
+                intervals=True,
+            ),
+            **verification(distances, is_same),
+            **_few_shot(embeddings, labels, distance=distance, seed=seed),
+            **clustering(normalize(embeddings) if distance is cosine else embeddings, labels, seed=seed),
+        }
+    except ValueError as error:
+        raise RunError(f"this test set cannot be evaluated: {error}") from error
+
+
+def _few_shot(
+    embeddings: np.ndarray, labels: np.ndarray, *, distance: Distance, seed: int
+) -> dict[str, float]:
+    """The few-shot accuracy within the classes that have enough images; empty if these are too few."""
+    classes, counts = np.unique(labels, return_counts=True)
+    enough = classes[counts > SHOTS]
+    if len(enough) < WAYS:
+        return {}
+    chosen = np.isin(labels, enough)
+    found = few_shot(
+        embeddings[chosen],
+        labels[chosen],
+        ways=WAYS,
+        shots=SHOTS,
+        queries=int(min(QUERIES, counts[counts > SHOTS].min() - SHOTS)),
+        episodes=EPISODES,
+        key=jax.random.key(seed),
+        distance=distance,
+    )
+    name = f"{WAYS}way_{SHOTS}shot"
+    return {f"{name}{end}": found[f"accuracy{end}"] for end in ("", "_low", "_high")}
+
+
+def _ks(count: int) -> list[int]:
+    """The k of recall@k that a set of so many images has."""
+    return [k for k in KS if k < count]
 
 
 def beside(found: Mapping[str, float], raw: Mapping[str, float]) -> dict[str, float]:
@@ -76,10 +166,19 @@ def beside(found: Mapping[str, float], raw: Mapping[str, float]) -> dict[str, fl
 
 
 def table(results: Mapping[str, float]) -> str:
-    """The results for the eye, each metric with that of raw pixels beside it."""
-    metrics = [key for key in results if f"baseline_{key}" in results]
-    lines = [f"{'on the test set':<16}{'trained':>10}{'raw pixels':>12}"]
-    lines += [f"{key:<16}{results[key]:>10.4f}{results[f'baseline_{key}']:>12.4f}" for key in metrics]
-    others = {k: v for k, v in results.items() if k not in metrics and not k.startswith("baseline_")}
+    """The results for the eye, each metric with its interval, if it has one, and that of raw pixels beside it."""
+    metrics = [key for key in results if f"baseline_{key}" in results and not key.endswith(("_low", "_high"))]
+    intervals = any(f"{key}_low" in results for key in metrics)
+    lines = [
+        f"{'on the test set':<16}{'trained':>10}{'95 % interval' if intervals else '':>18}{'raw pixels':>12}"
+    ]
+    for key in metrics:
+        low, high = results.get(f"{key}_low"), results.get(f"{key}_high")
+        interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
+        lines.append(f"{key:<16}{results[key]:>10.4f}{interval:>18}{results[f'baseline_{key}']:>12.4f}")
+    if not intervals:
+        lines = [line[:26] + line[44:] for line in lines]
+    shown = {*metrics, *(f"{key}{end}" for key in metrics for end in ("_low", "_high"))}
+    others = {k: v for k, v in results.items() if k not in shown and not k.startswith("baseline_")}
     lines += [f"{key:<16}{value:>10,.6g}" for key, value in others.items()]
     return "\n".join(lines)

@@ -1,0 +1,149 @@
+"""The threshold that says "same" or "different": calibrated on a test set, and kept beside the run.
+
+What it promises is a false accept rate (FAR): of so many pairs of strangers, as many are taken for the same. It holds
+for this checkpoint and for images like those it was measured on.
+"""
+
+import json
+import math
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from metric_jax.distances import Distance
+from metric_jax.evaluation import all_pairs, pair_distances, threshold_at
+from metric_jax.training import folders
+from metric_jax.training.errors import RunError
+from metric_jax.training.evaluate import PAIRS
+
+EVALUATION = "evaluation"  # in a run's folder, the folder for what was found out after training
+THRESHOLD = "threshold.json"
+REMEDY = "calibrate one with experiments/evaluate.py --workdir="
+
+
+class Threshold(NamedTuple):
+    """A threshold and where it comes from. Two images are the same if their distance is at most ``threshold``.
+
+    Attributes:
+        far: The false accept rate it was calibrated for.
+        threshold: In units of the distance.
+        measured_far: The impostors among the pairs of the test set that it accepts, at most ``far``.
+        tar: The genuine ones that it accepts.
+        distance: The name of the distance.
+        impostors: How many impostors there were.
+        step: The checkpoint's.
+        image_shape: (height, width, channels) of the images.
+    """
+
+    far: float
+    threshold: float
+    measured_far: float
+    tar: float
+    distance: str
+    impostors: int
+    step: int
+    image_shape: tuple[int, ...]
+
+
+def calibrate(
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    *,
+    far: float,
+    distance: Distance,
+    step: int,
+    image_shape: tuple[int, ...],
+    seed: int = 0,
+) -> Threshold:
+    """The largest threshold whose FAR among the pairs of a test set does not exceed the wanted one.
+
+    Args:
+        embeddings: ``[n, dim]``, floating.
+        labels: ``[n]`` integers.
+        far: The wanted FAR, in (0, 1]. If there are too few impostors to measure it, the smallest that they can measure
+            takes its place: compare the result's ``far``.
+        distance: The distance between embeddings.
+        step: The checkpoint's, to be noted.
+        image_shape: (height, width, channels) of the images, to be noted.
+        seed: Draws the pairs if there are more than `PAIRS` of a kind.
+
+    Returns:
+        The threshold.
+
+    Raises:
+        RunError: A FAR out of range; a test set without pairs of both kinds.
+    """
+    if not 0 < far <= 1:
+        raise RunError(f"--far must lie above 0 and be at most 1, got {far:g}")
+    try:
+        first, second, is_same = all_pairs(labels, limit=PAIRS, seed=seed)
+        distances = pair_distances(embeddings, first, second, distance=distance)
+        impostors = int(np.sum(~is_same))
+        far = max(far, 1 / impostors)
+        threshold, measured, tar = threshold_at(distances, is_same, far)
+    except ValueError as error:
+        raise RunError(f"no threshold can be calibrated on this test set: {error}") from error
+    return Threshold(far, threshold, measured, tar, distance.name, impostors, step, image_shape)
+
+
+def save(workdir: pathlib.Path, threshold: Threshold) -> pathlib.Path:
+    """Writes the threshold into the evaluation folder of a run, which is there; returns the file."""
+    path = workdir / EVALUATION / THRESHOLD
+    folders.write_json(path, threshold._asdict())
+    return path
+
+
+def read(workdir: pathlib.Path) -> Threshold:
+    """The threshold of a run.
+
+    Raises:
+        RunError: There is none yet, or the file is not what `save` wrote.
+    """
+    path = workdir / EVALUATION / THRESHOLD
+    if not path.is_file():
+        raise RunError(f"{workdir} has no threshold yet: {REMEDY}{workdir}")
+    found = read_json(path)
+    numbers = ("far", "threshold", "measured_far", "tar", "impostors", "step")
+    for key in numbers:
+        value = found.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise RunError(f"{path} has no number {key!r}: {REMEDY}{workdir}")
+    shape = found.get("image_shape")
+    if not isinstance(shape, list) or len(shape) != 3 or not all(type(side) is int for side in shape):
+        raise RunError(f"{path} has no 'image_shape' of three numbers: {REMEDY}{workdir}")
+    return Threshold(
+        **{key: found[key] for key in numbers}, distance=str(found.get("distance")), image_shape=tuple(shape)
+    )
+
+
+def of_run(workdir: pathlib.Path, *, step: int, distance: Distance) -> Threshold:
+    """The threshold of a run, which must be that of this checkpoint.
+
+    Raises:
+        RunError: There is none, or it was calibrated for another checkpoint or distance.
+    """
+    found = read(workdir)
+    if (found.step, found.distance) != (step, distance.name):
+        raise RunError(
+            f"the threshold in {workdir} is that of step {found.step} and the {found.distance} distance, and this is "
+            f"step {step} and the {distance.name} distance: {REMEDY}{workdir} --checkpoint={step}"
+        )
+    return found
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Raises:
+        RunError: It cannot be read, is not JSON, or holds something else.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise RunError(f"{path} is not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path} holds no JSON object")
+    return found

@@ -1,0 +1,222 @@
+"""A run that was trained, opened again: its config, its model with the parameters of a checkpoint, its data.
+
+Nothing in the folder of the run is changed, so a run may be opened while it trains.
+"""
+
+import contextlib
+import functools
+import inspect
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint.experimental.v1 as ocp
+from flax import nnx
+from jax.sharding import NamedSharding
+
+from metric_jax.data import DataError, Images, datasets, decoding
+from metric_jax.distances import Distance
+from metric_jax.training import calibration, choices, devices, evaluate, folders
+from metric_jax.training.errors import RunError
+from metric_jax.training.step import make_embed
+
+SECTIONS = ("data", "model", "loss")
+MODEL = ("params", "rest")  # of the training state
+CHANNELS = {1: "L", 3: "RGB"}  # what Pillow calls grey and colour
+
+
+class Run:
+    """A trained model and what belongs to it; from `open_run`.
+
+    Attributes:
+        folder: The run's.
+        config: What it was trained with, nested dicts.
+        step: That of the checkpoint.
+        image_shape: (height, width, channels) of the images it embeds.
+        distance: The distance between its embeddings.
+        apply: ``images [n, height, width, channels] uint8 -> embeddings [n, dim]``, jitted, of any n.
+    """
+
+    def __init__(self, folder: pathlib.Path, config: dict[str, Any], step: int, data: Mapping[str, Any]):
+        """Restores the parameters. `open_run` has checked that the folder holds this step."""
+        self.folder, self.config, self.step = folder, config, step
+        self._data_options = {**config["data"], **data}
+        self.distance: Distance = choices.distance(
+            config["loss"].get("distance"), loss=config["loss"].get("name", "")
+        )
+        known = None if data else _recorded_shape(folder)
+        self.image_shape = known or tuple(self._data[0].images.shape[1:])
+        self._mesh = devices.mesh(jax.device_count())
+        graphdef, wanted = _abstract_model(config["model"], self.image_shape)
+        saved = _Saved(folder / folders.CHECKPOINTS / str(step), f"checkpoint {step} of {folder}")
+        saved.check(wanted, self.image_shape)
+        params, rest = saved.load(wanted, devices.replicated(self._mesh))
+        self.apply = functools.partial(make_embed(graphdef), params, rest)
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Embeds images, some at a time; however many, a set of more than that compiles one shape.
+
+        Args:
+            images: ``[n, height, width, channels]`` uint8.
+
+        Returns:
+            ``[n, dim]`` float32.
+
+        Raises:
+            RunError: Images of another shape or type than the model takes.
+        """
+        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
+            takes = ", ".join(map(str, self.image_shape))
+            raise RunError(
+                f"{self.folder} embeds images [n, {takes}] uint8, got {list(images.shape)} {images.dtype}"
+            )
+        # A power of two, so that sets of many small sizes compile few shapes.
+        size = min(self.config.get("eval_batch", 512), 1 << max(0, len(images) - 1).bit_length())
+        size = -(-size // self._mesh.size) * self._mesh.size
+        return evaluate.in_batches(self.apply, images, size=size, mesh=self._mesh)
+
+    def load_data(self) -> tuple[Images, Images]:
+        """The (training set, test set) of the run, read once."""
+        return self._data
+
+    def read_image(self, path: str | pathlib.Path) -> np.ndarray:
+        """An image file as the run's own images are: ``[height, width, channels]`` uint8, grey or colour, resized.
+
+        Raises:
+            DataError: The file is missing, no image, or broken.
+        """
+        from PIL import Image
+
+        try:
+            image = decoding.decode(pathlib.Path(path).read_bytes())
+        except OSError as error:
+            told = error.strerror or "the file is broken or cut off"
+            raise DataError(f"cannot read the image {path}: {told}") from error
+        except Exception as error:  # Pillow has many
+            raise DataError(f"cannot read the image {path}: {error}") from error
+        height, width, channels = self.image_shape
+        picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+        if picture.mode != CHANNELS[channels]:
+            picture = picture.convert(CHANNELS[channels])
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling.BOX)
+        return np.asarray(picture).reshape(self.image_shape)
+
+    @functools.cached_property
+    def _data(self) -> tuple[Images, Images]:
+        known = inspect.signature(datasets.load).parameters
+        for key in self._data_options:
+            if key not in known:
+                raise RunError(f"{self.folder / folders.CONFIG} has data.{key}, which no data set takes")
+        return datasets.load(**self._data_options)
+
+
+def open_run(
+    workdir: str | pathlib.Path, checkpoint: int | None = None, *, data: Mapping[str, Any] | None = None
+) -> Run:
+    """Opens a run, finished, interrupted or still going on.
+
+    Args:
+        workdir: The run's folder.
+        checkpoint: The step of the checkpoint; the newest by default.
+        data: Keys of ``config.data`` to read other data than the run's own: ``{"data_dir": "elsewhere"}``.
+
+    Returns:
+        The run.
+
+    Raises:
+        RunError: The folder is none or holds no run; there is no such checkpoint, it is broken, or its parameters are
+            not those of the config's model.
+        DataError: The data have to be read to know the shape of the images, and cannot be.
+    """
+    folder = pathlib.Path(workdir)
+    if not folder.is_dir():
+        raise RunError(f"there is no folder {folder}: name that of a run, as in --workdir=runs/digits")
+    config = _read_config(folder / folders.CONFIG)
+    steps = _steps(folder / folders.CHECKPOINTS)
+    if not steps:
+        raise RunError(f"{folder} has no checkpoint yet: train on until the first is saved")
+    if checkpoint is not None and checkpoint not in steps:
+        kept = ", ".join(map(str, steps))
+        raise RunError(f"{folder} has no checkpoint of step {checkpoint}: it keeps {kept}")
+    return Run(folder, config, steps[-1] if checkpoint is None else checkpoint, data or {})
+
+
+class _Saved:
+    """What a checkpoint holds of a model: read in two steps, so that it is looked at before it is loaded."""
+
+    def __init__(self, path: pathlib.Path, name: str):
+        self._path, self._name = path.absolute(), name
+        with self._readable():
+            self._state = ocp.metadata(self._path, "state").metadata
+            self._shapes = _by_name({key: self._state[key] for key in MODEL})
+
+    def check(self, wanted: dict[str, Any], image_shape: tuple[int, ...]) -> None:
+        """Raises a RunError for the first array that is not as the model wants it."""
+        arrays, sides = _by_name(wanted), "×".join(map(str, image_shape))
+        for key in sorted(arrays.keys() | self._shapes.keys()):
+            if arrays.get(key) != self._shapes.get(key):
+                raise RunError(
+                    f"{self._name} is of another architecture: {key} is {self._shapes.get(key, 'not in it')}, and for "
+                    f"images of {sides} the config's model has {arrays.get(key, 'none')}"
+                )
+
+    def load(self, wanted: dict[str, Any], sharding: NamedSharding) -> tuple[Any, Any]:
+        """(parameters, rest); nothing else is read."""
+        state = {
+            **jax.tree.map(lambda _: ocp.PLACEHOLDER, self._state),
+            **jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), wanted),
+        }
+        with self._readable():
+            loaded = ocp.load(self._path, state, checkpointable_name="state")
+        return loaded["params"], loaded["rest"]
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax has many, and some of a page
+            told = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+            raise RunError(f"{self._name} cannot be read ({told}): choose another --checkpoint") from error
+
+
+def _by_name(tree: Any) -> dict[str, str]:
+    """What the arrays of a nested dict are, by their keys joined with dots."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): f"{list(leaf.shape)} {np.dtype(leaf.dtype)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _abstract_model(
+    options: Mapping[str, Any], image_shape: tuple[int, ...]
+) -> tuple[nnx.GraphDef, dict[str, Any]]:
+    """The model's graph, and the shapes of its parameters and of the rest."""
+    make = functools.partial(choices.model, **options, image_shape=image_shape)
+    graphdef, *states = nnx.split(nnx.eval_shape(lambda: make(key=jax.random.key(0))), nnx.Param, ...)
+    return graphdef, dict(zip(MODEL, map(nnx.to_pure_dict, states), strict=True))
+
+
+def _read_config(path: pathlib.Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise RunError(f"{path.parent} holds no run: it has no {path.name}")
+    config = calibration.read_json(path)
+    for section in SECTIONS:
+        if not isinstance(config.get(section), dict):
+            raise RunError(f"{path} is not the config of a run: it has no {section!r}")
+    return config
+
+
+def _steps(folder: pathlib.Path) -> list[int]:
+    """The steps of the checkpoints that are there as a whole: one that is being written has another name."""
+    return sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal())
+
+
+def _recorded_shape(folder: pathlib.Path) -> tuple[int, ...] | None:
+    """The shape of the images as an evaluation wrote it down, which spares reading the data."""
+    try:
+        return calibration.read(folder).image_shape
+    except RunError:
+        return None
