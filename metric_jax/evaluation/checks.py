@@ -1,0 +1,66 @@
+"""What evaluation asks of its input, and how it says what is wrong."""
+
+import operator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array
+
+from metric_jax.distances import as_rows
+from metric_jax.pairs import as_array
+
+
+def finite_rows(embeddings: Any, name: str) -> Array:
+    """The embeddings ``[rows, dim]`` in float32 at least; raises unless they are finite, floating and have rows."""
+    rows = as_array(embeddings, name)
+    if rows.ndim != 2 or len(rows) == 0:
+        raise ValueError(f"{name} must be [rows, dim] with at least one row, got shape {list(rows.shape)}")
+    rows = as_rows(rows, name)
+    bad = np.flatnonzero(~np.isfinite(np.asarray(rows)).all(axis=-1))
+    if bad.size:
+        raise ValueError(
+            f"{name} hold NaN or infinity in row {bad[0]} ({bad.size} rows in all): remove or repair them"
+        )
+    return rows
+
+
+def integers(values: Any, name: str, rows: int, of: str) -> np.ndarray:
+    """The values as ``[rows]`` integers; raises unless they are that. ``of`` says what there is one for each of."""
+    host = np.asarray(values)
+    if host.dtype.kind not in "iu":
+        raise TypeError(
+            f"{name} must be an array of integers, got {host.dtype}: number them with "
+            f"np.unique({name}, return_inverse=True)[1]"
+        )
+    check_length(host, name, rows, of)
+    return host
+
+
+def mask(values: Any, name: str, rows: int, of: str) -> np.ndarray:
+    """The values as ``[rows]`` booleans; raises unless they are that."""
+    host = np.asarray(values)
+    if host.dtype != bool:
+        raise TypeError(f"{name} must be boolean, got {host.dtype}: pass {name}.astype(bool)")
+    check_length(host, name, rows, of)
+    return host
+
+
+def check_length(values: np.ndarray, name: str, rows: int, of: str) -> None:
+    """Raises a ValueError unless the values are ``[rows]``."""
+    if values.shape != (rows,):
+        raise ValueError(f"{name} must be one for each of the {rows} {of}, got shape {list(values.shape)}")
+
+
+def numbers(values: Any, name: str) -> np.ndarray:
+    """The values in float64; raises a TypeError unless they are real numbers."""
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be an array of numbers, got {type(values).__name__}") from None
+
+
+def count(value: Any, name: str, least: int = 1) -> int:
+    """The value as an int; raises unless it is an integer of at least ``least``."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or operator.index(value) < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    return operator.index(value)

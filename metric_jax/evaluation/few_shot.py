@@ -1,0 +1,179 @@
+"""Few-shot classification: a handful of images of classes never seen, and queries to sort into them.
+
+An episode draws N classes ("ways") and, of each, K images to learn from ("shots", the support) and some queries. A
+query goes to the class
+
+    prototype:  whose mean support embedding is nearest        (Snell et al.; with one shot both are the same)
+    nearest:    that has the nearest support embedding         (Vinyals et al.)
+
+and it is right if that is its own class. A tie between its own class and another counts as wrong: a network that maps
+everything to one point scores 0, and not what chance or the order of the classes would give it.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from metric_jax import types
+from metric_jax.distances import Distance, check_measure, euclidean
+from metric_jax.evaluation import checks, intervals
+
+METHODS = ("prototype", "nearest")
+
+
+def few_shot(
+    embeddings: types.Embeddings | np.ndarray,
+    labels: types.Labels | np.ndarray,
+    *,
+    ways: int,
+    shots: int,
+    episodes: int,
+    key: Array,
+    queries: int | None = None,
+    method: str = "prototype",
+    distance: Distance = euclidean,
+    level: float = 0.95,
+) -> dict[str, float]:
+    """N-way K-shot accuracy: the mean over random episodes, each its share of queries that are sorted rightly.
+
+    ::
+
+        accuracy  ±  z sd / √episodes
+
+    with the sample's sd of the episodes' accuracies, as papers report it: the interval of a mean over more episodes of
+    these very classes, and not over other classes.
+
+    Args:
+        embeddings: ``[items, dim]``, floating, finite.
+        labels: ``[items]`` integers.
+        ways: How many classes an episode has, at least 2.
+        shots: How many images of each class are its support.
+        episodes: How many episodes are drawn, at least 2.
+        key: A ``jax.random.key``, which draws them.
+        queries: How many further images of each class are sorted. None: as many as the smallest class has left.
+        method: ``"prototype"`` or ``"nearest"``.
+        distance: The distance between embeddings, taken by difference.
+        level: The confidence of the interval, in (0, 1).
+
+    Returns:
+        ``accuracy``, ``accuracy_low``, ``accuracy_high`` and ``episodes``.
+
+    Raises:
+        TypeError: Embeddings that are not floating, labels that are not integers, a key that is none.
+        ValueError: Rows that hold NaN or infinity, lengths that differ, fewer classes than ways, a class with too few
+            images for shots and queries, a method that is unknown, a number out of range.
+
+    Example:
+        >>> import jax, numpy as np
+        >>> import metric_jax as mj
+        >>> labels = np.arange(12) // 4
+        >>> embeddings = np.eye(3, dtype=np.float32)[labels]
+        >>> mj.evaluation.few_shot(embeddings, labels, ways=2, shots=1, episodes=10, key=jax.random.key(0))
+        {'accuracy': 1.0, 'accuracy_low': 1.0, 'accuracy_high': 1.0, 'episodes': 10}
+
+    References:
+        Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra (2016), Matching Networks for One Shot Learning.
+        https://arxiv.org/abs/1606.04080
+        Snell, Swersky, Zemel (2017), Prototypical Networks for Few-shot Learning. https://arxiv.org/abs/1703.05175
+    """
+    check_measure(distance, "distance")
+    rows = checks.finite_rows(embeddings, "embeddings")
+    host = checks.integers(labels, "labels", len(rows), "rows of embeddings")
+    ways, episodes = checks.count(ways, "ways", least=2), checks.count(episodes, "episodes", least=2)
+    shots = checks.count(shots, "shots")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise TypeError(f"key must be a jax.random.key, got {key!r}: pass jax.random.key(0)")
+    z = intervals.normal_quantile(level)
+    classes, sizes = np.unique(host, return_counts=True)
+    if len(classes) < ways:
+        raise ValueError(
+            f"{ways} ways need as many classes, and labels name {len(classes)}: ask for fewer ways"
+        )
+    queries = _queries(queries, shots, classes, sizes)
+    right = _right(
+        jax.random.split(key, episodes),
+        rows,
+        _members(host, sizes),
+        jnp.asarray(sizes),
+        ways=ways,
+        shots=shots,
+        queries=queries,
+        method=method,
+        distance=distance,
+    )
+    accuracies = np.asarray(right, np.float64) / (ways * queries)
+    accuracy, half = float(accuracies.mean()), z * float(accuracies.std(ddof=1)) / math.sqrt(episodes)
+    return {
+        "accuracy": accuracy,
+        "accuracy_low": accuracy - half,
+        "accuracy_high": accuracy + half,
+        "episodes": episodes,
+    }
+
+
+def _queries(queries: int | None, shots: int, classes: np.ndarray, sizes: np.ndarray) -> int:
+    """How many queries a class has; raises a ValueError, which names the smallest class, if it has too few images."""
+    smallest = int(np.argmin(sizes))
+    asked = 1 if queries is None else checks.count(queries, "queries")
+    if sizes[smallest] < shots + asked:
+        raise ValueError(
+            f"{shots} shots and {asked} queries need {shots + asked} images a class, and class {classes[smallest]} has "
+            f"{sizes[smallest]} ({np.sum(sizes < shots + asked)} such classes): leave these out, or ask for fewer"
+        )
+    return asked if queries is not None else int(sizes[smallest]) - shots
+
+
+def _members(labels: np.ndarray, sizes: np.ndarray) -> Array:
+    """The rows of each class, ``[classes, largest class]``, filled up with zeros."""
+    members = np.zeros((len(sizes), sizes.max()), np.int32)
+    members[np.arange(sizes.max()) < sizes[:, None]] = np.argsort(labels, kind="stable")
+    return jnp.asarray(members)
+
+
+def _draw(key: Array, members: Array, sizes: Array, ways: int, images: int) -> Array:
+    """An episode's rows ``[ways, images]``: distinct classes, and distinct images of each, in random order."""
+    of_classes, of_images = jax.random.split(key)
+    classes = jax.random.permutation(of_classes, len(sizes))[:ways]
+    there = jnp.arange(members.shape[1])[None] < sizes[classes][:, None]
+    scores = jnp.where(there, jax.random.uniform(of_images, there.shape), -1.0)
+    picked = jax.lax.top_k(scores, images)[1]
+    return jnp.take_along_axis(members[classes], picked, axis=1)
+
+
+@functools.partial(jax.jit, static_argnames=("ways", "shots", "queries", "method", "distance"))
+def _right(
+    keys: Array,
+    rows: Array,
+    members: Array,
+    sizes: Array,
+    *,
+    ways: int,
+    shots: int,
+    queries: int,
+    method: str,
+    distance: Distance,
+) -> Array:
+    """How many queries of each episode are sorted rightly."""
+
+    def episode(key: Any) -> Array:
+        drawn = rows[_draw(key, members, sizes, ways, shots + queries)]
+        support, asked = drawn[:, :shots], drawn[:, shots:]
+        if method == "prototype":
+            support = support.mean(axis=1, keepdims=True)
+
+        def is_right(query: Array, own: Array) -> Array:
+            to_class = distance(jnp.broadcast_to(query, support.shape), support).min(axis=1)
+            others = jnp.where(jnp.arange(ways) == own, jnp.inf, to_class)
+            return to_class[own] < others.min()
+
+        of_class = jax.vmap(is_right, in_axes=(0, None))
+        return jnp.sum(jax.vmap(of_class)(asked, jnp.arange(ways)))
+
+    return jax.lax.map(episode, keys)
