@@ -27,8 +27,10 @@ def get_config() -> ConfigDict:
     config.checkpoints_kept = 2
 
     config.data = ConfigDict()
-    config.data.source = "digits"  # or "tfds"
+    config.data.source = "digits"  # or "folder", "tfds"
     config.data.name = ""  # of the TFDS set
+    config.data.root = ""  # the folder that holds one folder of images for every class
+    config.data.skip_bad = False  # leave out files of that folder that cannot be used, rather than stop
     config.data.data_dir = ""  # where TFDS sets lie; else $TFDS_DATA_DIR, else ~/tensorflow_datasets
     config.data.split = "image"  # test on unseen images of known classes; or "class", or the set's "own"
     config.data.test_fraction = 0.2  # of the images of every class, or of the classes
@@ -37,7 +39,8 @@ def get_config() -> ConfigDict:
     config.data.test_split = "test"  # the one to test on, with split="own"
     config.data.image_key = "image"  # the TFDS feature that holds the image
     config.data.label_key = "label"  # the one that holds the class
-    config.data.size = 0  # side to resize TFDS images to, as squares; 0 keeps their own
+    config.data.size = 0  # side to resize images to, as squares; 0 keeps their own
+    config.data.channels = 0  # 1 makes images grey, 3 coloured; 0: grey if all are, else coloured
     config.data.rotations = False  # training images turned by 90, 180, 270 degrees are further classes
 
     config.batch = ConfigDict()

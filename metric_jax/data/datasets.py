@@ -2,11 +2,16 @@
 
 import numpy as np
 
-from metric_jax.data import sources, splits
+from metric_jax.data import folder, sources, splits
 from metric_jax.data.errors import DataError, unknown
 from metric_jax.data.sources import Images
 
-SOURCES = ("digits", "tfds")
+# The sources, and what can be said of each that a source does not share with all others.
+SOURCES = {
+    "digits": (),
+    "folder": ("root", "size", "channels", "skip_bad"),
+    "tfds": ("name", "size", "channels"),
+}
 SPLITS = ("class", "image", "own")
 
 
@@ -15,6 +20,8 @@ def load(
     *,
     name: str = "",
     data_dir: str = "",
+    root: str = "",
+    skip_bad: bool = False,
     split: str = "image",
     test_fraction: float = 0.2,
     split_seed: int = 0,
@@ -23,14 +30,17 @@ def load(
     image_key: str = "image",
     label_key: str = "label",
     size: int = 0,
+    channels: int = 0,
     rotations: bool = False,
 ) -> tuple[Images, Images]:
     """Loads a set and parts it.
 
     Args:
-        source: ``"digits"`` or ``"tfds"``.
+        source: ``"digits"``, ``"folder"`` or ``"tfds"``.
         name: The TFDS set.
         data_dir: Where prepared TFDS sets lie.
+        root: The folder that holds one folder of images for every class.
+        skip_bad: Whether to leave out files of that folder that cannot be used, rather than to stop.
         split: ``"class"`` tests on unseen classes, ``"image"`` on unseen images of the same classes, ``"own"`` on the
             TFDS set's own test split.
         test_fraction: The part that is for testing, of the classes or of the images of every class.
@@ -39,7 +49,8 @@ def load(
         test_split: The TFDS split to test on, if it is the set's own.
         image_key: The TFDS feature that holds the image.
         label_key: The TFDS feature that holds the class.
-        size: Side length to resize TFDS images to; 0 keeps their own.
+        size: Side length to resize images to, square whatever they were; 0 keeps their own.
+        channels: 1 makes images grey, 3 red, green and blue; 0 makes one channel if all are grey, else three.
         rotations: Whether the training classes, turned by 90, 180 and 270 degrees, are further classes.
 
     Returns:
@@ -55,15 +66,17 @@ def load(
         (1438, 359)
     """
     check(source, split)
-    if source == "digits" and (name or size):
-        raise DataError(
-            "data.name and data.size are not for the digits: set data.source='tfds', or leave them"
-        )
+    given = {"name": name, "root": root, "size": size, "channels": channels, "skip_bad": skip_bad}
+    for key, value in given.items():
+        if value and key not in SOURCES[source]:
+            others = " or ".join(repr(other) for other, keys in SOURCES.items() if key in keys)
+            raise DataError(
+                f"data.{key}={value!r} is not for data.source={source!r}: leave it, or set data.source to {others}"
+            )
 
     def tfds(part: str) -> Images:
-        return sources.tfds(
-            name, part, data_dir=data_dir, image_key=image_key, label_key=label_key, size=size
-        )
+        keys = {"image_key": image_key, "label_key": label_key}
+        return sources.tfds(name, part, data_dir=data_dir, size=size, channels=channels, **keys)
 
     if split == "own":
         if train_split == test_split:
@@ -71,7 +84,10 @@ def load(
         train, test = tfds(train_split), tfds(test_split)
     else:
         part = splits.by_class if split == "class" else splits.by_image
-        whole = sources.digits() if source == "digits" else tfds(train_split)
+        if source == "folder":
+            whole = folder.folder(root, size=size, channels=channels, skip_bad=skip_bad)
+        else:
+            whole = sources.digits() if source == "digits" else tfds(train_split)
         train, test = part(whole, test_fraction=test_fraction, seed=split_seed)
     _check_test_set(train, test)
     return (sources.with_rotations(train) if rotations else train), test
@@ -83,8 +99,10 @@ def check(source: str, split: str) -> None:
         raise DataError(unknown("data.source", source, SOURCES))
     if split not in SPLITS:
         raise DataError(unknown("data.split", split, SPLITS))
-    if source == "digits" and split == "own":
-        raise DataError("the digits have no split of their own: set data.split to 'image' or 'class'")
+    if split == "own" and source != "tfds":
+        raise DataError(
+            f"data.source={source!r} has no split of its own: set data.split to 'image' or 'class'"
+        )
 
 
 def _check_test_set(train: Images, test: Images) -> None:
@@ -97,7 +115,7 @@ def _check_test_set(train: Images, test: Images) -> None:
     classes, counts = np.unique(test.labels, return_counts=True)
     if len(classes) < 2:
         raise DataError(
-            f"all images to test on are of class {classes[0]}, so that whatever is found is right"
+            f"all images to test on are of class {test.class_name(classes[0])}, so that whatever is found is right"
         )
     if counts.max() < 2:
         raise DataError(

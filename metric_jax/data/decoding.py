@@ -3,26 +3,33 @@
 import io
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from metric_jax.data.errors import DataError
 
+FORMATS = ("JPEG", "PNG", "WEBP", "PPM", "BMP")  # Pillow's names; its PPM is PGM and PBM too
+GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
+ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
 
-def decode(encoded: bytes, size: int = 0) -> np.ndarray:
-    """``[height, width, channels]`` uint8 of a PNG or JPEG file.
+
+def decode(encoded: bytes, size: int = 0, channels: int = 0) -> np.ndarray:
+    """``[height, width, channels]`` uint8 of a JPEG, PNG, WebP, PGM, PPM or BMP file.
 
     Black and white images, one bit a pixel, become 0 and 255: decoders disagree whether their white is 1 or 255.
+    Photos are turned upright as their EXIF orientation says. Of an animation it is the first frame.
 
     Args:
         encoded: The file.
         size: Side length to resize it to, square whatever it was; 0 keeps its own.
+        channels: 1 makes it grey, 3 red, green and blue; 0 keeps what it is.
 
     Returns:
-        One channel if it is grey, else red, green and blue. What is transparent lies on white.
+        One channel if it is or becomes grey, else red, green and blue. What is transparent lies on white.
 
     Raises:
-        ValueError: Neither PNG nor JPEG.
+        ValueError: A file of no such format.
         Exception: Pillow's own, of a file that is broken, or so large that opening it would be an attack.
 
     Example:
@@ -35,21 +42,35 @@ def decode(encoded: bytes, size: int = 0) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata; what spoils the picture raises
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            image: Image.Image = Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG"))
+            image: Image.Image = Image.open(io.BytesIO(encoded), formats=FORMATS)
         except UnidentifiedImageError as error:
-            raise ValueError("neither a PNG nor a JPEG file") from error
-    grey = image.mode in ("1", "L", "LA", "I", "I;16")
-    if image.mode in ("I", "I;16"):  # 16 bits a pixel: convert() would make all but the darkest white
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    image = image.convert("L" if grey else "RGB")
-    if size:
-        image = image.resize((size, size), Image.Resampling.BOX)
-    return np.atleast_3d(np.asarray(image))
+            raise ValueError("not a JPEG, PNG, WebP, PGM, PPM or BMP file") from error
+        image = _upright(image)
+        if image.mode == "F":
+            raise ValueError(
+                "its pixels are floating-point numbers, of unknown scale: save it with 8 bits each"
+            )
+        grey = image.mode in GREY_MODES if channels == 0 else channels == 1
+        if image.mode.startswith("I"):  # 16 bits a pixel: convert() would make all but the darkest white
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        if image.has_transparency_data:
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image.convert("RGBA"))
+        image = image.convert("L" if grey else "RGB")
+        if size:
+            image = image.resize((size, size), Image.Resampling.BOX)
+        return np.atleast_3d(np.asarray(image))
+
+
+def check(size: int, channels: int) -> None:
+    """Raises a DataError for a size or channels that no image can have."""
+    if size < 0:
+        raise DataError(f"data.size must not be negative, got {size}")
+    if channels not in (0, 1, 3):
+        raise DataError(f"data.channels must be 1 (grey), 3 (colour) or 0 (as they are), got {channels}")
 
 
 def stack(images: Sequence[np.ndarray], name: str) -> np.ndarray:
@@ -73,3 +94,23 @@ def stack(images: Sequence[np.ndarray], name: str) -> np.ndarray:
         smallest, largest = (f"{height}×{width}" for height, width in (sizes[0], sizes[-1]))
         raise DataError(f"the images of {name} differ in size, from {smallest} to {largest}: set data.size")
     return np.stack([np.broadcast_to(image, (*sizes[0], channels)) for image in images])
+
+
+def _upright(image: Any) -> Any:
+    """The image as it was seen, whichever way the camera was held."""
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    try:
+        turn = turns.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # whatever is wrong with the metadata, the picture is still there
+        return image
+    return image if turn is None else image.transpose(turn)

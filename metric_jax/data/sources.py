@@ -26,9 +26,11 @@ class Images:
     Attributes:
         images: ``[n, height, width, channels]`` uint8, whatever the source's own scale.
         labels: ``[n]`` int32.
+        ids: ``[n]`` strings, what the source calls each image; if none are given, their numbers.
+        class_names: What the source calls class 0, 1, ...; empty if it has only the numbers.
 
     Raises:
-        DataError: Arrays of another shape or type.
+        DataError: Arrays of another shape or type; a class without a name beside some that have one.
 
     Example:
         >>> import numpy as np
@@ -39,6 +41,8 @@ class Images:
 
     images: np.ndarray
     labels: np.ndarray
+    ids: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.str_))
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -50,13 +54,27 @@ class Images:
             raise DataError(
                 f"labels must be [{len(images)}] int32, one for every image, got {list(labels.shape)} {labels.dtype}"
             )
+        if not len(self.ids):
+            object.__setattr__(self, "ids", np.arange(len(labels)).astype(np.str_))
+        if self.ids.shape != labels.shape or self.ids.dtype.kind != "U":
+            raise DataError(
+                f"ids must be [{len(images)}] strings, one for every image, got {list(self.ids.shape)} {self.ids.dtype}"
+            )
+        if self.class_names and len(labels) and labels.max() >= len(self.class_names):
+            raise DataError(
+                f"class {labels.max()} has no name, as there are {len(self.class_names)} class_names"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, indices: np.ndarray | slice) -> "Images":
         """The images at these indices, or where this mask is True."""
-        return Images(self.images[indices], self.labels[indices])
+        return Images(self.images[indices], self.labels[indices], self.ids[indices], self.class_names)
+
+    def class_name(self, label: int) -> str:
+        """What the source calls that class; its number, if it has no name."""
+        return self.class_names[label] if self.class_names else str(label)
 
 
 def digits() -> Images:
@@ -73,7 +91,8 @@ def digits() -> Images:
 
     found = datasets.load_digits()
     images = np.round(found.images * (255 / 16)).astype(np.uint8)[..., None]
-    return Images(images, found.target.astype(np.int32))
+    names = tuple(str(name) for name in found.target_names)
+    return Images(images, found.target.astype(np.int32), class_names=names)
 
 
 def tfds(
@@ -84,6 +103,7 @@ def tfds(
     image_key: str = "image",
     label_key: str = "label",
     size: int = 0,
+    channels: int = 0,
 ) -> Images:
     """A split of a prepared TensorFlow data set, read without TensorFlow and without the network.
 
@@ -94,9 +114,10 @@ def tfds(
         image_key: The feature that holds the image.
         label_key: The feature that holds the class.
         size: Side length to resize the images to, square whatever they were; 0 keeps their own.
+        channels: 1 makes them grey, 3 red, green and blue; 0 makes one channel if all are grey, else three.
 
     Returns:
-        The images: one channel if all are grey, else red, green and blue; what is transparent lies on white.
+        The images; what is transparent lies on white. Their ids are ``split/number``.
 
     Raises:
         DataError: The set is not prepared there or is broken, the split is unknown or empty, a feature is missing or
@@ -104,8 +125,7 @@ def tfds(
     """
     if not name:
         raise DataError("data.name is empty: say which TFDS set, as in --config.data.name=mnist")
-    if size < 0:
-        raise DataError(f"data.size must not be negative, got {size}")
+    decoding.check(size, channels)
     home = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     folder = pathlib.Path(home).expanduser()
     there = folder / name.partition("/")[0].partition(":")[0]
@@ -120,8 +140,10 @@ def tfds(
             f"once: {build}"
         )
     try:
-        records = _open(name, split, folder, image_key, label_key)
-        images, labels = _read(records, image_key, label_key, size, title=f"reading {name} {split}")
+        records, class_names = _open(name, split, folder, image_key, label_key)
+        images, labels = _read(
+            records, image_key, label_key, (size, channels), title=f"reading {name} {split}"
+        )
     except DataError:
         raise
     except Exception as error:  # whatever is wrong with that folder, the remedy is the same
@@ -129,13 +151,16 @@ def tfds(
         raise DataError(
             f"data set {name!r} in {folder} cannot be read ({reason}): build it anew: {build}"
         ) from error
-    return Images(decoding.stack(images, name), _as_labels(labels, f"{label_key!r} of {name} {split}"))
+    numbers = _as_labels(labels, f"{label_key!r} of {name} {split}")
+    ids = np.array([f"{split}/{number}" for number in range(len(images))])
+    return Images(decoding.stack(images, name), numbers, ids, class_names)
 
 
 def with_rotations(images: Images) -> Images:
     """The images, and those turned by 90, 180 and 270 degrees as further classes: four times as many of both.
 
-    With C one more than the largest class, class c turned by q quarters becomes ``c + q C``.
+    With C one more than the largest class, class c turned by q quarters becomes ``c + q C``, and what is called so and
+    so becomes "so and so, turned by 90 degrees".
 
     Args:
         images: Square ones.
@@ -159,15 +184,20 @@ def with_rotations(images: Images) -> Images:
     if images.images.shape[1] != images.images.shape[2]:
         raise DataError("images that are not square cannot be turned: set data.size, or data.rotations=False")
     labels = images.labels.astype(np.int64)
-    classes = labels.max() + 1
+    classes, quarters = labels.max() + 1, range(4)
+    added = ["", *(f", turned by {90 * quarter} degrees" for quarter in quarters[1:])]
     return Images(
-        np.concatenate([np.rot90(images.images, quarter, axes=(1, 2)) for quarter in range(4)]),
-        _as_labels(np.concatenate([labels + quarter * classes for quarter in range(4)]), "the turned images"),
+        np.concatenate([np.rot90(images.images, quarter, axes=(1, 2)) for quarter in quarters]),
+        _as_labels(np.concatenate([labels + quarter * classes for quarter in quarters]), "the turned images"),
+        np.concatenate([np.strings.add(images.ids, text) for text in added]),
+        tuple(name + text for text in added for name in images.class_names[:classes]),
     )
 
 
-def _open(name: str, split: str, folder: pathlib.Path, image_key: str, label_key: str) -> Sequence[Any]:
-    """The records of a split, with the image as the file that it was stored as."""
+def _open(
+    name: str, split: str, folder: pathlib.Path, image_key: str, label_key: str
+) -> tuple[Sequence[Any], tuple[str, ...]]:
+    """The records of a split, with the image as the file that it was stored as; the names of its classes."""
     import tensorflow_datasets
 
     builder = tensorflow_datasets.builder(name, data_dir=folder)
@@ -194,20 +224,21 @@ def _open(name: str, split: str, folder: pathlib.Path, image_key: str, label_key
             f"feature {label_key!r} of {name} is no class: set data.label_key to an integer feature"
         )
     decoders = {image_key: tensorflow_datasets.decode.SkipDecoding()}
-    return builder.as_data_source(split=split, decoders=decoders)
+    names = tuple(label.names) if isinstance(label, kinds.ClassLabel) else ()
+    return builder.as_data_source(split=split, decoders=decoders), names
 
 
 def _read(
-    records: Sequence[Any], image_key: str, label_key: str, size: int, *, title: str
+    records: Sequence[Any], image_key: str, label_key: str, shape: tuple[int, int], *, title: str
 ) -> tuple[list[np.ndarray], list[int]]:
-    """The decoded images and the classes of all records."""
+    """The images, decoded to that size and those channels, and the classes of all records."""
     from tqdm import tqdm
 
     images: list[np.ndarray] = []
     labels: list[int] = []
     try:
         for record in tqdm(records, desc=title, unit="image", disable=None, leave=False):
-            images.append(decoding.decode(record[image_key], size))
+            images.append(decoding.decode(record[image_key], *shape))
             labels.append(record[label_key])
     except Exception as error:
         raise ValueError(f"image {len(labels)}: {error}") from error

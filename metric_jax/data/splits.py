@@ -69,7 +69,8 @@ def by_image(images: Images, *, test_fraction: float, seed: int) -> tuple[Images
         count = round(test_fraction * len(members))
         if min(count, len(members) - count) < 2:
             raise DataError(
-                f"of the {len(members)} images of class {label}, data.test_fraction={test_fraction} leaves "
+                f"of the {len(members)} images of class {images.class_name(label)}, "
+                f"data.test_fraction={test_fraction} leaves "
                 f"{len(members) - count} to train on and {count} to test on, and both need two: change it, or set "
                 "data.split='class'"
             )
