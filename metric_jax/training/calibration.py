@@ -9,6 +9,7 @@ import math
 import pathlib
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from metric_jax.distances import Distance
@@ -77,8 +78,8 @@ def calibrate(
     if not 0 < far <= 1:
         raise RunError(f"--far must lie above 0 and be at most 1, got {far:g}")
     try:
-        first, second, is_same = all_pairs(labels, limit=PAIRS, seed=seed)
-        distances = pair_distances(embeddings, first, second, distance=distance)
+        first, second, is_same = all_pairs(jnp.asarray(labels), limit=PAIRS, seed=seed)
+        distances = pair_distances(jnp.asarray(embeddings), first, second, distance=distance)
         impostors = int(np.sum(~is_same))
         far = max(far, 1 / impostors)
         threshold, measured, tar = threshold_at(distances, is_same, far)

@@ -112,40 +112,33 @@ def assess(
     Raises:
         RunError: Embeddings that hold NaN, or labels on which nothing can be measured.
     """
+    rows, classes = jnp.asarray(embeddings), jnp.asarray(labels)
     try:
-        first, second, is_same = all_pairs(labels, limit=PAIRS, seed=seed)
-        distances = pair_distances(embeddings, first, second, distance=distance)
+        first, second, is_same = all_pairs(classes, limit=PAIRS, seed=seed)
+        distances = pair_distances(rows, first, second, distance=distance)
         return {
-            **retrieval(
-                jnp.asarray(embeddings),
-                jnp.asarray(labels),
-                ks=_ks(len(embeddings)),
-                distance=distance,
-                intervals=True,
-            ),
+            **retrieval(rows, classes, ks=_ks(len(rows)), distance=distance, intervals=True),
             **verification(distances, is_same),
-            **_few_shot(embeddings, labels, distance=distance, seed=seed),
-            **clustering(normalize(embeddings) if distance is cosine else embeddings, labels, seed=seed),
+            **_few_shot(rows, classes, distance=distance, seed=seed),
+            **clustering(normalize(rows) if distance is cosine else rows, classes, seed=seed),
         }
     except ValueError as error:
         raise RunError(f"this test set cannot be evaluated: {error}") from error
 
 
-def _few_shot(
-    embeddings: np.ndarray, labels: np.ndarray, *, distance: Distance, seed: int
-) -> dict[str, float]:
+def _few_shot(rows: Array, labels: Array, *, distance: Distance, seed: int) -> dict[str, float]:
     """The few-shot accuracy within the classes that have enough images; empty if these are too few."""
     classes, counts = np.unique(labels, return_counts=True)
-    enough = classes[counts > SHOTS]
-    if len(enough) < WAYS:
+    enough = counts > SHOTS
+    if enough.sum() < WAYS:
         return {}
-    chosen = np.isin(labels, enough)
+    chosen = np.isin(labels, classes[enough])
     found = few_shot(
-        embeddings[chosen],
+        rows[chosen],
         labels[chosen],
         ways=WAYS,
         shots=SHOTS,
-        queries=int(min(QUERIES, counts[counts > SHOTS].min() - SHOTS)),
+        queries=int(min(QUERIES, counts[enough].min() - SHOTS)),
         episodes=EPISODES,
         key=jax.random.key(seed),
         distance=distance,

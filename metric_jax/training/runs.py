@@ -6,6 +6,7 @@ Nothing in the folder of the run is changed, so a run may be opened while it tra
 import contextlib
 import functools
 import inspect
+import json
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,7 +25,6 @@ from metric_jax.training.step import make_embed
 
 SECTIONS = ("data", "model", "loss")
 MODEL = ("params", "rest")  # of the training state
-CHANNELS = {1: "L", 3: "RGB"}  # what Pillow calls grey and colour
 
 
 class Run:
@@ -36,7 +36,8 @@ class Run:
         step: That of the checkpoint.
         image_shape: (height, width, channels) of the images it embeds.
         distance: The distance between its embeddings.
-        apply: ``images [n, height, width, channels] uint8 -> embeddings [n, dim]``, jitted, of any n.
+        parameters: Those of the model and the rest of its state, on all devices.
+        function: ``(*parameters, images [n, height, width, channels] uint8) -> embeddings [n, dim]``, jitted.
     """
 
     def __init__(self, folder: pathlib.Path, config: dict[str, Any], step: int, data: Mapping[str, Any]):
@@ -52,8 +53,8 @@ class Run:
         graphdef, wanted = _abstract_model(config["model"], self.image_shape)
         saved = _Saved(folder / folders.CHECKPOINTS / str(step), f"checkpoint {step} of {folder}")
         saved.check(wanted, self.image_shape)
-        params, rest = saved.load(wanted, devices.replicated(self._mesh))
-        self.apply = functools.partial(make_embed(graphdef), params, rest)
+        self.parameters = saved.load(wanted, devices.replicated(self._mesh))
+        self.function = make_embed(graphdef)
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Embeds images, some at a time; however many, a set of more than that compiles one shape.
@@ -75,11 +76,21 @@ class Run:
         # A power of two, so that sets of many small sizes compile few shapes.
         size = min(self.config.get("eval_batch", 512), 1 << max(0, len(images) - 1).bit_length())
         size = -(-size // self._mesh.size) * self._mesh.size
-        return evaluate.in_batches(self.apply, images, size=size, mesh=self._mesh)
+        apply = functools.partial(self.function, *self.parameters)
+        return evaluate.in_batches(apply, images, size=size, mesh=self._mesh)
 
     def load_data(self) -> tuple[Images, Images]:
         """The (training set, test set) of the run, read once."""
         return self._data
+
+    def history(self) -> list[dict[str, Any]]:
+        """What the run wrote down about its steps, up to that of the checkpoint."""
+        path = self.folder / folders.METRICS
+        found = []
+        for line in path.read_text().splitlines() if path.is_file() else []:
+            with contextlib.suppress(ValueError):  # the last line of a run that goes on may not be whole
+                found.append(json.loads(line))
+        return [line for line in found if line["step"] <= self.step]
 
     def read_image(self, path: str | pathlib.Path) -> np.ndarray:
         """An image file as the run's own images are: ``[height, width, channels]`` uint8, grey or colour, resized.
@@ -89,20 +100,19 @@ class Run:
         """
         from PIL import Image
 
+        height, width, channels = self.image_shape
         try:
-            image = decoding.decode(pathlib.Path(path).read_bytes())
+            encoded = pathlib.Path(path).read_bytes()
+            image = decoding.decode(encoded, height if height == width else 0, channels)
         except OSError as error:
             told = error.strerror or "the file is broken or cut off"
             raise DataError(f"cannot read the image {path}: {told}") from error
         except Exception as error:  # Pillow has many
             raise DataError(f"cannot read the image {path}: {error}") from error
-        height, width, channels = self.image_shape
-        picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
-        if picture.mode != CHANNELS[channels]:
-            picture = picture.convert(CHANNELS[channels])
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), Image.Resampling.BOX)
-        return np.asarray(picture).reshape(self.image_shape)
+        if image.shape != self.image_shape:
+            picture = Image.fromarray(image[..., 0] if channels == 1 else image)
+            image = np.asarray(picture.resize((width, height), Image.Resampling.BOX))
+        return image.reshape(self.image_shape)
 
     @functools.cached_property
     def _data(self) -> tuple[Images, Images]:

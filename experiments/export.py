@@ -1,0 +1,88 @@
+"""Writes the embedding function of a run into one file that JAX alone can load, on another machine too.
+
+    python experiments/export.py --workdir=runs/faces --out=faces.jaxexport
+
+The file is a serialized `jax.export` artefact: images, ``[n, height, width, channels]`` uint8 for any n, to embeddings
+``[n, dim]`` float32, with the parameters in it, for CPU, CUDA and TPU. Beside it, faces.json says what to do with them:
+the threshold, the shape of the images, the distance. To use it, there is no need for this project:
+
+    import json, pathlib, jax
+    embed = jax.export.deserialize(bytearray(pathlib.Path("faces.jaxexport").read_bytes())).call
+    about = json.loads(pathlib.Path("faces.json").read_text())
+    one, other = embed(images)                                  # two images, [2, *about["image_shape"]] uint8
+    is_same = jax.numpy.linalg.norm(one - other) <= about["threshold"]      # if about["distance"] is "euclidean"
+
+Such a file holds a program: load only what you trust. JAX promises to load it for six months at least.
+"""
+
+import pathlib
+import sys
+
+import jax
+import numpy as np
+from absl import flags
+from jax import export
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
+
+from experiments import command
+from metric_jax.training import Run, RunError, calibration, folders, open_run
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+DESCRIPTION = ".json"
+
+
+def main(workdir: str, out: str, *, checkpoint: int | None = None) -> None:
+    """Writes the function and its description.
+
+    Args:
+        workdir: The folder of a run that evaluate.py has been over.
+        out: The file; the description has the same name and ends in .json.
+        checkpoint: The step of the checkpoint; the newest by default.
+    """
+    path = pathlib.Path(out)
+    description = path.with_suffix(DESCRIPTION)
+    if path == description:
+        raise RunError(f"--out={out} is what the description is to be called: choose another ending")
+    if path.is_dir() or not path.parent.is_dir():
+        raise RunError(f"--out={out} is no file in a folder that there is: name one")
+    run = open_run(workdir, checkpoint)
+    threshold = calibration.of_run(run.folder, step=run.step, distance=run.distance)
+    serialized = serialize(run)
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        temporary.write_bytes(serialized)
+        temporary.replace(path)
+        folders.write_json(description, {**threshold._asdict(), "platforms": PLATFORMS})
+    except OSError as error:
+        raise RunError(f"cannot write --out={out}: {error.strerror}") from error
+    print(
+        f"{path} ({len(serialized) / 2**20:.1f} MB) and {description}: step {run.step}, for {', '.join(PLATFORMS)}"
+    )
+
+
+def serialize(run: Run) -> bytes:
+    """The embedding function of a run, its parameters within, for any number of images."""
+    parameters = jax.device_get(run.parameters)  # no longer those of particular devices
+
+    # One image at a time, which vmap makes one batch again: a model may ask how many images there are, and here that
+    # is not a number.
+    @jax.jit
+    @jax.vmap
+    def embed(image: jax.Array) -> jax.Array:
+        return run.function(*parameters, image[None])[0]
+
+    (n,) = export.symbolic_shape("n")
+    images = jax.ShapeDtypeStruct((n, *run.image_shape), np.uint8)
+    return bytes(export.export(embed, platforms=PLATFORMS)(images).serialize())
+
+
+if __name__ == "__main__":
+    WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
+    CHECKPOINT = flags.DEFINE_integer(
+        "checkpoint", None, "The step of the checkpoint; the newest by default."
+    )
+    OUT = flags.DEFINE_string("out", None, "The file to write.")
+    command.start(
+        "export", lambda: main(WORKDIR.value, OUT.value, checkpoint=CHECKPOINT.value), usage=__doc__
+    )
