@@ -116,7 +116,7 @@ def _between(rows: Array, first: Array, second: Array, distance: Distance) -> Ar
 
 
 def _drawn(starts: np.ndarray, counts: np.ndarray, limit: int, generator: np.random.Generator) -> np.ndarray:
-    """At most ``limit`` pairs ``[2, pairs]`` of places; place i pairs with ``counts[i]`` of them, from ``starts[i]``."""
+    """At most ``limit`` pairs ``[2, pairs]`` of places; place i pairs with ``counts[i]`` others, from ``starts[i]``."""
     ends = np.cumsum(counts)
     chosen = _distinct(int(ends[-1]), limit, generator)
     place = np.searchsorted(ends, chosen, side="right")

@@ -1,0 +1,155 @@
+"""Few-shot episodes: that they are drawn fairly, and scored as loops score them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import references
+import references_evaluation
+from subjects import DISTANCES
+
+import metric_jax as mj
+from metric_jax.evaluation.few_shot import _draw, _members, few_shot
+
+KEY = jax.random.key(3)
+LABELS = np.random.default_rng(0).permutation(np.repeat([5, -1, 8, 2, 3], [4, 6, 9, 5, 4]))
+ROWS = np.random.default_rng(1).normal(size=(len(LABELS), 3)).astype(np.float32) + LABELS[:, None] / 4
+SMALLEST = 4
+
+
+def episodes(key, number, ways, images):
+    """The rows of the episodes that the key draws, ``[episodes, ways, images]``."""
+    sizes = np.unique(LABELS, return_counts=True)[1]
+    members, sizes = _members(LABELS, sizes), jnp.asarray(sizes)
+    draw = jax.jit(jax.vmap(lambda key: _draw(key, members, sizes, ways, images)))
+    return np.asarray(draw(jax.random.split(key, number)))
+
+
+@pytest.mark.parametrize("method", ["prototype", "nearest"])
+@pytest.mark.parametrize("distance", [mj.euclidean, mj.cosine, mj.manhattan], ids=lambda d: d.name)
+@pytest.mark.parametrize(("ways", "shots", "queries"), [(3, 2, 1), (5, 1, None)])
+def test_accuracy_is_that_of_loops(method, distance, ways, shots, queries):
+    options = {"ways": ways, "shots": shots, "queries": queries, "method": method, "distance": distance}
+    found = few_shot(ROWS, LABELS, episodes=12, key=KEY, **options)
+    drawn = episodes(KEY, 12, ways, shots + (queries or SMALLEST - shots))
+    score = references.DISTANCES[distance.name]
+    accuracies = [
+        references_evaluation.few_shot(ROWS.astype(float), episode, shots, method, score) for episode in drawn
+    ]
+    assert 0.2 < np.mean(accuracies) < 1.0
+    half = 1.959964 * np.std(accuracies, ddof=1) / np.sqrt(12)
+    assert found == pytest.approx(
+        {
+            "accuracy": np.mean(accuracies),
+            "accuracy_low": np.mean(accuracies) - half,
+            "accuracy_high": np.mean(accuracies) + half,
+            "episodes": 12,
+        },
+        rel=1e-6,
+    )
+
+
+def test_episodes_are_drawn_fairly():
+    number, ways, images = 4000, 3, 4
+    drawn = episodes(KEY, number, ways, images)
+    classes = LABELS[drawn]
+    assert (classes == classes[:, :, :1]).all()
+    assert all(len(set(episode[:, 0])) == ways for episode in classes)
+    assert all(len(set(row)) == images for episode in drawn for row in episode)
+    # Each class in each way, and each image of a class in each place, equally often.
+    for label in np.unique(LABELS):
+        for way in range(ways):
+            assert abs((classes[:, way, 0] == label).mean() - 1 / 5) < 4.5 * np.sqrt(0.16 / number)
+        of_class = drawn[classes[:, :, 0] == label]
+        rows = np.flatnonzero(label == LABELS)
+        for place in range(images):
+            for row in rows:
+                p = 1 / len(rows)
+                share = (of_class[:, place] == row).mean()
+                assert abs(share - p) < 4.5 * np.sqrt(p * (1 - p) / len(of_class))
+
+
+def test_a_tie_with_another_class_is_wrong():
+    """So constant embeddings score 0, in any order of the classes; but a tie within the own class is no tie."""
+    options = {"ways": 3, "shots": 2, "episodes": 5, "key": KEY}
+    for method in ("prototype", "nearest"):
+        for distance in DISTANCES:
+            constant = np.full(ROWS.shape, 0.1, np.float32)
+            found = few_shot(constant, LABELS, method=method, distance=distance, **options)
+            assert (found["accuracy"], found["accuracy_low"], found["accuracy_high"]) == (0.0, 0.0, 0.0)
+        points = np.eye(9, dtype=np.float32)[LABELS]
+        assert few_shot(points, LABELS, method=method, **options)["accuracy"] == 1.0
+
+
+def test_meaningless_embeddings_are_right_by_chance():
+    labels = np.arange(200) // 10
+    rows = np.random.default_rng(0).normal(size=(200, 8))
+    found = few_shot(rows, labels, ways=4, shots=3, episodes=400, key=KEY)
+    assert found["accuracy_low"] < 0.25 + 0.01
+    assert found["accuracy_high"] > 0.25 - 0.01
+    wide = few_shot(rows, labels, ways=4, shots=3, episodes=400, key=KEY, level=0.99)
+    assert wide["accuracy_high"] - wide["accuracy_low"] == pytest.approx(
+        (found["accuracy_high"] - found["accuracy_low"]) * 2.575829 / 1.959964, rel=1e-5
+    )
+
+
+def test_one_shot_is_the_same_by_either_method_and_a_key_gives_the_same_episodes():
+    options = {"ways": 3, "shots": 1, "episodes": 10}
+    found = few_shot(ROWS, LABELS, key=KEY, **options)
+    assert few_shot(ROWS, LABELS, key=KEY, method="nearest", **options) == found
+    assert few_shot(ROWS, LABELS, key=jax.random.key(4), **options) != found
+    assert few_shot(ROWS, LABELS, key=KEY, queries=SMALLEST - 1, **options) == found
+    half = jnp.asarray(ROWS, jnp.bfloat16)
+    upcast = np.asarray(half, np.float32)
+    assert few_shot(half, jnp.asarray(LABELS), key=KEY, **options) == few_shot(
+        upcast, LABELS, key=KEY, **options
+    )
+
+
+def test_a_second_call_compiles_nothing(compilations):
+    options = {"ways": 3, "shots": 1, "episodes": 10}
+    few_shot(ROWS, LABELS, key=KEY, **options)
+    before = compilations()
+    few_shot(ROWS[::-1], LABELS[::-1], key=jax.random.key(8), **options)
+    assert compilations() == before
+
+
+def test_refuses():
+    good = {"ways": 3, "shots": 1, "episodes": 10, "key": KEY}
+    with pytest.raises(
+        ValueError, match=r"4 shots and 1 queries need 5 images a class, and class 3 has 4 \(2 such classes\)"
+    ):
+        few_shot(ROWS, LABELS, **{**good, "shots": 4})
+    with pytest.raises(ValueError, match="1 shots and 4 queries need 5 images a class"):
+        few_shot(ROWS, LABELS, **good, queries=4)
+    with pytest.raises(
+        ValueError, match="6 ways need as many classes, and labels name 5: ask for fewer ways"
+    ):
+        few_shot(ROWS, LABELS, **{**good, "ways": 6})
+    for name, least in (("ways", 2), ("shots", 1), ("episodes", 2), ("queries", 1)):
+        for value in (least - 1, 1.5, True):
+            with pytest.raises(
+                ValueError, match=f"{name} must be an integer of at least {least}, got {value}"
+            ):
+                few_shot(ROWS, LABELS, **{**good, name: value})
+    with pytest.raises(ValueError, match="method must be one of prototype, nearest, got 'knn'"):
+        few_shot(ROWS, LABELS, method="knn", **good)
+    for key in (0, np.zeros(2, np.uint32), jnp.zeros(2)):
+        with pytest.raises(
+            TypeError, match=r"key must be a jax\.random\.key, got .*: pass jax\.random\.key\(0\)"
+        ):
+            few_shot(ROWS, LABELS, **{**good, "key": key})
+    with pytest.raises(ValueError, match="level must be a number between 0 and 1"):
+        few_shot(ROWS, LABELS, level=95, **good)
+    with pytest.raises(
+        ValueError, match=r"labels must be one for each of the 28 rows of embeddings, got shape \[27\]"
+    ):
+        few_shot(ROWS, LABELS[1:], **good)
+    with pytest.raises(TypeError, match="labels must be an array of integers, got float64"):
+        few_shot(ROWS, LABELS + 0.5, **good)
+    with pytest.raises(ValueError, match="distance must be a distance"):
+        few_shot(ROWS, LABELS, distance=mj.dot_product, **good)
+    broken = ROWS.copy()
+    broken[[4, 6], 0] = np.inf
+    with pytest.raises(ValueError, match=r"embeddings hold NaN or infinity in row 4 \(2 rows in all\)"):
+        few_shot(broken, LABELS, **good)
