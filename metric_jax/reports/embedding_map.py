@@ -1,0 +1,116 @@
+"""The embeddings laid out in the plane: which points to show, and where."""
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from metric_jax.distances import as_rows, center
+from metric_jax.reports import thumbnails
+from metric_jax.reports.run import Run
+
+MOST_POINTS = 2000
+MOST_TSNE = 1000  # which takes t-SNE some 3 seconds
+LEAST_TSNE = 10
+SPRITE_PIXELS, LARGEST_SIDE = 4_000_000, 96
+DIGITS = 4  # of a coordinate, scaled to [-1, 1]
+
+
+class Projection(NamedTuple):
+    """Points in the plane. ``points`` are ``[shown, 2]``, within [-1, 1]; ``note`` says what was lost."""
+
+    title: str
+    note: str
+    points: np.ndarray
+
+
+def choose(labels: np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
+    """Which points are shown, ascending: all, or of every class its share, evenly spaced in the data's order.
+
+    Example:
+        >>> import numpy as np
+        >>> choose(np.array([0, 1, 0, 1, 0, 1, 0, 1]), most=4)
+        array([0, 1, 4, 7])
+    """
+    if len(labels) <= most:
+        return np.arange(len(labels))
+    by_class = np.argsort(labels, kind="stable")
+    return np.sort(by_class[np.linspace(0, len(labels) - 1, most).round().astype(int)])
+
+
+def projections(run: Run, shown: np.ndarray) -> list[Projection]:
+    """The ways to lay out the points: PCA always, t-SNE where there are few, UMAP where it is installed.
+
+    Under the cosine they are those of the directions. PCA is fitted to all points, the others to those shown.
+    """
+    rows = as_rows(jnp.asarray(run.embeddings), "embeddings")
+    rows = np.asarray(run.distance.prepare(rows, center(rows)))
+    found = [_pca(rows, shown)]
+    if (rows[shown] == rows[shown[0]]).all():
+        return found  # one point has no neighbours to keep
+    if LEAST_TSNE <= len(shown) <= MOST_TSNE:
+        found.append(_tsne(rows[shown]))
+    if len(shown) >= LEAST_TSNE and importlib.util.find_spec("umap"):
+        points = importlib.import_module("umap").UMAP(random_state=0, n_jobs=1).fit_transform(rows[shown])
+        found.append(
+            Projection(
+                "UMAP", "Keeps neighbours together; distances between groups say little.", _scaled(points)
+            )
+        )
+    return found
+
+
+def _pca(rows: np.ndarray, shown: np.ndarray) -> Projection:
+    from sklearn.decomposition import PCA
+
+    pca = PCA(min(2, *rows.shape), random_state=0)
+    with np.errstate(invalid="ignore"):  # of constant embeddings nothing is explained: 0/0
+        points = pca.fit(rows).transform(rows[shown])
+    points = np.pad(points, [(0, 0), (0, 2 - points.shape[1])])
+    kept = np.nan_to_num(pca.explained_variance_ratio_).sum()
+    return Projection("PCA", f"The two axes hold {kept:.0%} of the variance.", _scaled(points))
+
+
+def _tsne(rows: np.ndarray) -> Projection:
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(rows) - 1) / 3)
+    points = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(rows)
+    return Projection(
+        "t-SNE", "Keeps neighbours together; distances between groups say little.", _scaled(points)
+    )
+
+
+def _scaled(points: np.ndarray) -> np.ndarray:
+    """Centered, within [-1, 1], both axes at the same scale."""
+    points = points - (points.max(axis=0) + points.min(axis=0)) / 2
+    return np.round(points / (np.abs(points).max() or 1.0), DIGITS)
+
+
+def as_data(runs: Sequence[Run]) -> tuple[dict[str, Any], str]:
+    """What the page's script draws, points, classes and names, and the sheet of their images as a data: URI."""
+    run = runs[0]
+    shown = choose(run.labels)
+    labels, classes = np.unique(run.labels[shown], return_inverse=True)
+    side = min(LARGEST_SIDE, int((SPRITE_PIXELS / len(shown)) ** 0.5))
+    sheet = thumbnails.sprite(run.images[shown], side)
+    data = {
+        "projections": [
+            {
+                "title": projection.title if len(runs) == 1 else f"{each.name}: {projection.title}",
+                "note": projection.note,
+                "x": projection.points[:, 0].tolist(),
+                "y": projection.points[:, 1].tolist(),
+            }
+            for each in runs
+            for projection in projections(each, shown)
+        ],
+        "of": classes.tolist(),
+        "classes": [run.class_names.get(int(label), str(label)) for label in labels],
+        "names": [run.names[index] for index in shown],
+        "sprite": {"columns": sheet.columns, "width": sheet.width, "height": sheet.height},
+    }
+    return data, thumbnails.data_uri(sheet.sheet)
