@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from metric_jax.data import DataError, Images, datasets, load, sources, splits
+from metric_jax.data import DataError, Images, datasets, folder, load, sources, splits
 
 
 def same(one, other):
-    return np.array_equal(one.images, other.images) and np.array_equal(one.labels, other.labels)
+    parts = ("images", "labels", "ids")
+    return all(np.array_equal(getattr(one, part), getattr(other, part)) for part in parts)
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_the_digits_are_parted_by_image_by_default():
 
 def test_a_set_of_its_own_split(stored):
     stored["fit"], stored["probe"] = images([0, 0, 1]), images([5, 5, 6], seed=1)
-    options = {"data_dir": "d", "image_key": "i", "label_key": "l", "size": 2}
+    options = {"data_dir": "d", "image_key": "i", "label_key": "l", "size": 2, "channels": 1}
     train, test = load("tfds", name="n", split="own", train_split="fit", test_split="probe", **options)
     assert train is stored["fit"]
     assert test is stored["probe"]
@@ -68,17 +69,44 @@ def test_a_set_that_is_parted_here_reads_only_its_training_split(stored):
     assert len(stored["read"]) == 1
 
 
+def test_a_folder_is_parted_by_class_or_by_image(monkeypatch):
+    read = []
+    whole = images(np.repeat(np.arange(6), 4))
+
+    def stored_folder(root, **options):
+        read.append({"root": root, **options})
+        return whole
+
+    monkeypatch.setattr(folder, "folder", stored_folder)
+    options = {"root": "r", "size": 2, "channels": 3, "skip_bad": True}
+    for split, part in (("class", splits.by_class), ("image", splits.by_image)):
+        train, test = load("folder", split=split, test_fraction=0.5, split_seed=3, **options)
+        expected = part(whole, test_fraction=0.5, seed=3)
+        assert same(train, expected[0])
+        assert same(test, expected[1])
+    assert read == [options] * 2
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (
             {"source": "digit"},
-            r"unknown data\.source 'digit', did you mean 'digits'\? There is: digits, tfds",
+            r"unknown data\.source 'digit', did you mean 'digits'\? There is: digits, folder, tfds",
         ),
         ({"split": "clas"}, r"unknown data\.split 'clas', did you mean 'class'\?"),
-        ({"split": "own"}, "the digits have no split of their own: set data.split to 'image' or 'class'"),
-        ({"name": "mnist"}, "data.name and data.size are not for the digits: set data.source='tfds'"),
-        ({"size": 28}, "data.name and data.size are not for the digits"),
+        ({"split": "own"}, "source='digits' has no split of its own: set data.split to 'image' or 'class'"),
+        ({"source": "folder", "split": "own"}, "source='folder' has no split of its own"),
+        (
+            {"name": "mnist"},
+            "data.name='mnist' is not for data.source='digits': leave it, or set data.source to 'tfds'",
+        ),
+        ({"size": 28}, r"data.size=28 is not for .*: leave it, or set data.source to 'folder' or 'tfds'"),
+        ({"channels": 3}, "data.channels=3 is not for data.source='digits'"),
+        ({"root": "x"}, r"data.root='x' is not for .* to 'folder'$"),
+        ({"source": "folder", "name": "x"}, "data.name='x' is not for data.source='folder'"),
+        ({"source": "tfds", "skip_bad": True}, r"data.skip_bad=True is not for .* to 'folder'$"),
+        ({"source": "folder"}, "data.root is empty"),
         ({"test_fraction": 0.0}, "data.test_fraction must lie between"),
         ({"split_seed": -1}, "data.split_seed must not be negative"),
     ],
@@ -93,7 +121,7 @@ def test_names_are_looked_at_before_anything_is_read():
     datasets.check("digits", "class")
     with pytest.raises(DataError, match=r"unknown data\.source"):
         datasets.check("faces", "image")
-    with pytest.raises(DataError, match="no split of their own"):
+    with pytest.raises(DataError, match="no split of its own"):
         datasets.check("digits", "own")
 
 
@@ -125,6 +153,14 @@ def test_a_set_with_one_image_a_class_cannot_be_tested_on(stored):
     stored["train"] = images(np.arange(8))
     with pytest.raises(DataError, match="no class has two images"):
         load("tfds", name="n", split="class", test_fraction=0.5)
+
+
+def test_a_test_set_of_one_class_is_told_by_its_name(stored):
+    stored["train"] = images([0, 0, 1, 1])
+    bobs = images([1, 1])
+    stored["test"] = Images(bobs.images, bobs.labels, class_names=("Ada", "Bob"))
+    with pytest.raises(DataError, match="all images to test on are of class Bob, so"):
+        load("tfds", name="n", split="own")
 
 
 def test_one_class_with_two_images_is_enough_to_be_tested_on(stored):

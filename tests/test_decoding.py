@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -39,6 +41,59 @@ def test_one_bit_a_pixel_is_black_and_white():
 def test_sixteen_bits_a_pixel_keep_their_greys():
     deep = GREY.astype(np.uint16) * 257
     np.testing.assert_array_equal(decoding.decode(encoded(deep)), GREY[..., None])
+    np.testing.assert_array_equal(decoding.decode(encoded(deep, "PPM")), GREY[..., None])
+    raw = b"P5 4 3 65535\n" + deep.astype(">u2").tobytes()
+    np.testing.assert_array_equal(decoding.decode(raw), GREY[..., None])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "PPM", "BMP", "WEBP"])
+def test_formats_without_loss(kind):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    np.testing.assert_array_equal(decoding.decode(encoded(COLOUR, kind, **options)), COLOUR)
+
+
+# EXIF's orientations, by how an upright image was stored.
+STORED = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.T,
+    6: lambda a: np.rot90(a, 1),  # shown a quarter to the right
+    7: lambda a: np.rot90(a, 2).T,
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_photos_are_upright_however_the_camera_was_held(orientation, kind):
+    upright = np.kron(GREY, np.ones((16, 16), np.uint8))  # blocks that JPEG keeps
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](upright)))
+    options = {"quality": 95} if kind == "JPEG" else {}
+    decoded = decoding.decode(encoded(stored, kind, exif=exif, **options))[..., 0]
+    assert decoded.shape == upright.shape
+    assert np.abs(decoded.astype(int) - upright).max() <= 2
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0junk", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0"])
+def test_broken_metadata_do_not_spoil_a_photo(exif):
+    stored = encoded(np.full((8, 8), 90, np.uint8), "JPEG", exif=exif)
+    assert np.abs(decoding.decode(stored).astype(int) - 90).max() <= 1
+
+
+def test_channels_are_what_is_asked_for():
+    assert decoding.decode(encoded(GREY), channels=3).tolist() == np.stack([GREY] * 3, -1).tolist()
+    luma = COLOUR @ np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(decoding.decode(encoded(COLOUR), channels=1)[..., 0], luma, atol=1)
+
+
+def test_floating_point_pixels_have_no_scale():
+    stored = b"Pf 2 1 -1\n" + np.array([0.5, 0.25], "<f4").tobytes()
+    with pytest.raises(ValueError, match="floating-point numbers, of unknown scale"):
+        decoding.decode(stored)
 
 
 def test_palette():
@@ -74,6 +129,7 @@ def test_size_averages():
     image = np.random.default_rng(0).integers(0, 256, (12, 20), dtype=np.uint8)
     means = image.reshape(4, 3, 4, 5).mean(axis=(1, 3))
     np.testing.assert_allclose(decoding.decode(encoded(image), size=4)[..., 0], means, atol=1)
+    assert decoding.decode(encoded(image), size=(6, 5)).shape == (6, 5, 1)
 
 
 def test_stack_gives_grey_images_three_channels_beside_colour():
@@ -89,6 +145,30 @@ def chunk(kind, content):
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
+def test_a_bomb_takes_no_memory():
+    """20,000² black pixels in a file of 400 kB; in memory they would be 400 MB."""
+    compressor = zlib.compressobj(9)
+    rows = b"".join(compressor.compress(bytes(20_001)) for _ in range(20_000)) + compressor.flush()
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b"")]
+    program = """
+import resource, sys
+from metric_jax.data import decoding
+bomb = sys.stdin.buffer.read()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    decoding.decode(bomb)
+except Exception as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    bomb = b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    run = subprocess.run([sys.executable, "-c", program], input=bomb, check=True, capture_output=True)
+    told, grown = run.stdout.decode().splitlines()
+    assert "decompression bomb" in told
+    assert int(grown) < 100_000  # kB
+
+
 @pytest.mark.parametrize("side", [10_000, 20_000])  # of which Pillow itself only warns, and which it refuses
 def test_a_bomb_is_refused_from_its_header(side):
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
@@ -100,9 +180,9 @@ def test_a_bomb_is_refused_from_its_header(side):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "neither a PNG nor a JPEG"),
-        (b"hello", "neither a PNG nor a JPEG"),
-        (encoded(COLOUR, "GIF"), "neither a PNG nor a JPEG"),
+        (b"", "not a JPEG, PNG, WebP, PGM, PPM or BMP file"),
+        (b"hello", "not a JPEG, PNG, WebP, PGM, PPM or BMP file"),
+        (encoded(COLOUR, "GIF"), "not a JPEG, PNG, WebP, PGM, PPM or BMP file"),
         (encoded(COLOUR)[:-30], "truncated|broken"),
     ],
     ids=["empty", "text", "gif", "truncated"],

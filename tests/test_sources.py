@@ -32,6 +32,7 @@ def test_images_are_chosen_by_index_mask_and_slice():
         assert len(chosen) == len(expected)
         assert chosen.images.ravel().tolist() == expected
         assert chosen.labels.tolist() == images.labels[expected].tolist()
+        assert chosen.ids.tolist() == [str(number) for number in expected]  # an image keeps its own
 
 
 @pytest.mark.parametrize(
@@ -53,12 +54,36 @@ def test_arrays_that_are_no_labelled_images(images, labels, message):
         Images(images, labels)
 
 
+def test_images_and_classes_have_the_names_that_they_are_given():
+    pixels, labels = np.zeros((3, 1, 1, 1), np.uint8), np.array([1, 0, 1], np.int32)
+    images = Images(pixels, labels, np.array(["c", "a", "b"]), ("Ada", "Bob"))[np.array([2, 1])]
+    assert images.ids.tolist() == ["b", "a"]
+    assert [images.class_name(label) for label in images.labels] == ["Bob", "Ada"]
+    assert Images(pixels, labels).class_name(1) == "1"
+    assert len(images[images.labels > 5]) == 0
+
+
+@pytest.mark.parametrize(
+    ("ids", "class_names", "message"),
+    [
+        (np.array(["a"]), (), r"ids must be \[2\] strings, one for every image, got \[1\]"),
+        (np.array([1, 2]), (), r"ids must be \[2\] strings.* got \[2\] int64"),
+        (np.array(["a", "b"]), ("Ada",), "class 1 has no name, as there are 1 class_names"),
+    ],
+)
+def test_names_that_do_not_fit(ids, class_names, message):
+    with pytest.raises(DataError, match=message):
+        Images(np.zeros((2, 1, 1, 1), np.uint8), np.array([0, 1], np.int32), ids, class_names)
+
+
 def test_digits():
     digits, raw = sources.digits(), load_digits()
     assert digits.images.shape == (1797, 8, 8, 1)
     assert (digits.images.min(), digits.images.max()) == (0, 255)
     np.testing.assert_array_equal(np.round(digits.images[..., 0] / 255 * 16), raw.images)
     np.testing.assert_array_equal(digits.labels, raw.target)
+    assert digits.class_name(7) == "7"
+    assert digits.ids[[0, -1]].tolist() == ["0", "1796"]
 
 
 def test_rotations_are_further_classes():
@@ -67,6 +92,15 @@ def test_rotations_are_further_classes():
     expected = [np.rot90(image, quarter) for quarter in range(4) for image in images.images]
     np.testing.assert_array_equal(turned.images, expected)
     assert turned.labels.tolist() == [1, 4, 6, 9, 11, 14, 16, 19]
+    assert turned.ids[2:4].tolist() == ["0, turned by 90 degrees", "1, turned by 90 degrees"]
+    named = Images(images.images, images.labels, class_names=tuple("abcdefg"))  # f and g have no images
+    turned = sources.with_rotations(named)
+    assert [turned.class_name(label) for label in turned.labels[[0, 1, 3, 7]]] == [
+        "b",
+        "e",
+        "e, turned by 90 degrees",
+        "e, turned by 270 degrees",
+    ]
 
 
 def test_rotations_that_cannot_be():
@@ -144,6 +178,8 @@ def test_tfds_reads_what_was_stored(tiny, capsys):
     np.testing.assert_array_equal(images.images, GREYS[..., None])
     assert images.images.flags.writeable
     assert images.labels.tolist() == LABELS
+    assert images.ids.tolist() == [f"train/{number}" for number in range(5)]
+    assert images.class_name(3) == "3"  # the set has no names for its classes
     part = sources.tfds("tiny:1.0.0", "train[1:3]", data_dir=tiny)
     np.testing.assert_array_equal(part.images, GREYS[1:3, ..., None])
     assert part.labels.tolist() == LABELS[1:3]
@@ -160,6 +196,18 @@ def test_tfds_gives_grey_images_three_channels_beside_colour(tiny):
 def test_tfds_resizes(tiny):
     images = sources.tfds("tiny", "unequal", data_dir=tiny, size=2)
     assert images.images.shape == (2, 2, 2, 1)
+    assert sources.tfds("tiny", "unequal", data_dir=tiny, size=2, channels=3).images.shape == (2, 2, 2, 3)
+
+
+def test_tfds_knows_what_classes_are_called(tmp_path):
+    from tensorflow_datasets import features
+
+    records = [{"image": png(GREYS[0]), "label": 0, "who": label} for label in (1, 0)]
+    who = features.ClassLabel(names=["Ada", "Bob"])
+    images = sources.tfds(
+        "tiny", "train", data_dir=prepare(tmp_path, {"train": records}, who=who), label_key="who"
+    )
+    assert [images.class_name(label) for label in images.labels] == ["Bob", "Ada"]
 
 
 def test_tfds_takes_any_image_and_any_integer(tmp_path):
@@ -195,6 +243,7 @@ def test_tfds_looks_where_the_environment_says(tiny, monkeypatch):
     [
         ({"name": ""}, r"data\.name is empty"),
         ({"size": -1}, r"data\.size must not be negative, got -1"),
+        ({"channels": 4}, r"data\.channels must be 1 \(grey\), 3 \(colour\) or 0 \(as they are\), got 4"),
         ({"split": "trian"}, "no split 'trian', but train, .* or a part such as "),
         ({"split": "train[2"}, r"no split 'train\[2'"),
         ({"split": "train[:0]"}, r"split 'train\[:0\]' of tiny is empty"),
@@ -208,7 +257,10 @@ def test_tfds_looks_where_the_environment_says(tiny, monkeypatch):
         ({"split": "unequal"}, r"images of tiny differ in size, from 3×4 to 4×3: set data\.size"),
         ({"split": "unlabelled"}, "class -1 in 'label' of tiny unlabelled: negative numbers mark"),
         ({"split": "large"}, "class 2147483648 in 'label' of tiny large does not fit int32"),
-        ({"split": "junk"}, r"cannot be read \(image 1: neither a PNG nor a JPEG file\): build it anew"),
+        (
+            {"split": "junk"},
+            r"cannot be read \(image 1: not a JPEG, PNG, WebP, PGM, PPM or BMP file\): build it anew",
+        ),
     ],
 )
 def test_tfds_names_what_does_not_fit(tiny, options, message):

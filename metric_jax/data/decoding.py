@@ -14,7 +14,7 @@ GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
 ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
 
 
-def decode(encoded: bytes, size: int = 0, channels: int = 0) -> np.ndarray:
+def decode(encoded: bytes, size: int | tuple[int, int] = 0, channels: int = 0) -> np.ndarray:
     """``[height, width, channels]`` uint8 of a JPEG, PNG, WebP, PGM, PPM or BMP file.
 
     Black and white images, one bit a pixel, become 0 and 255: decoders disagree whether their white is 1 or 255.
@@ -22,7 +22,7 @@ def decode(encoded: bytes, size: int = 0, channels: int = 0) -> np.ndarray:
 
     Args:
         encoded: The file.
-        size: Side length to resize it to, square whatever it was; 0 keeps its own.
+        size: Side length to resize it to, square whatever it was, or (height, width); 0 keeps its own.
         channels: 1 makes it grey, 3 red, green and blue; 0 keeps what it is.
 
     Returns:
@@ -61,7 +61,8 @@ def decode(encoded: bytes, size: int = 0, channels: int = 0) -> np.ndarray:
             image = Image.alpha_composite(white, image.convert("RGBA"))
         image = image.convert("L" if grey else "RGB")
         if size:
-            image = image.resize((size, size), Image.Resampling.BOX)
+            height, width = (size, size) if isinstance(size, int) else size
+            image = image.resize((width, height), Image.Resampling.BOX)
         return np.atleast_3d(np.asarray(image))
 
 

@@ -179,8 +179,8 @@ def find(root: str, *, option: str = "data.root") -> Listing:
     return Listing(home, files, tuple(names), faults)
 
 
-def read(file: File, size: int = 0, channels: int = 0) -> np.ndarray:
-    """One image of a listing, ``[height, width, channels]`` uint8.
+def read(file: File, size: int | tuple[int, int] = 0, channels: int = 0) -> np.ndarray:
+    """One image of a listing, ``[height, width, channels]`` uint8, as `decoding.decode` makes it.
 
     Raises:
         Exception: It cannot be read; `reason` says why.
@@ -219,7 +219,7 @@ def settle(faults: Iterable[Fault], found: Listing, *, skip_bad: bool, option: s
     if not skip_bad:
         remedy = f"mend or remove them, or leave them out with {option}"
         raise DataError("\n".join([f"{count} cannot be used: {remedy}", *report]))
-    print("\n".join([f"{count} cannot be used and left out, {left} images stay:", *report]), file=sys.stderr)
+    print("\n".join([f"{count} cannot be used and left out:", *report]), file=sys.stderr)
 
 
 def _parted(
