@@ -33,7 +33,7 @@ def choose(labels: np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
     Example:
         >>> import numpy as np
         >>> choose(np.array([0, 1, 0, 1, 0, 1, 0, 1]), most=4)
-        array([0, 1, 4, 7])
+        array([0, 3, 4, 7])
     """
     if len(labels) <= most:
         return np.arange(len(labels))
@@ -46,8 +46,8 @@ def projections(run: Run, shown: np.ndarray) -> list[Projection]:
 
     Under the cosine they are those of the directions. PCA is fitted to all points, the others to those shown.
     """
-    rows = as_rows(jnp.asarray(run.embeddings), "embeddings")
-    rows = np.asarray(run.distance.prepare(rows, center(rows)))
+    embeddings = as_rows(jnp.asarray(run.embeddings), "embeddings")
+    rows = np.asarray(run.distance.prepare(embeddings, center(embeddings)))
     found = [_pca(rows, shown)]
     if (rows[shown] == rows[shown[0]]).all():
         return found  # one point has no neighbours to keep

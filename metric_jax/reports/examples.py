@@ -22,7 +22,7 @@ class Pair(NamedTuple):
 class Neighbour(NamedTuple):
     """An image found for a query, by index, and whether it is of the query's class."""
 
-    index: int
+    image: int
     distance: float
     is_right: bool
 

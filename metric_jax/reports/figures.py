@@ -1,8 +1,8 @@
 """The figures: each for one theme, light or dark, and narrow enough to be read on a phone."""
 
+import functools
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from metric_jax.reports.metrics import Row
 WIDTH, HEIGHT, DPI = 4.3, 3.3, 192  # inches; twice as sharp as a page that shows them in their size
 BINS = 60
 CURVE_POINTS = 400
-LAST_IN_FONT = 0x52F  # of what comes before, matplotlib's own font draws all that is printable
+FONT = "DejaVu Sans"  # comes with matplotlib
 DET_TICKS = (0.0001, 0.001, 0.01, 0.1, 0.5)
 
 
@@ -34,131 +34,20 @@ THEMES = {
 STYLES, MARKERS = ("-", "--"), ("o", "D")
 
 
-def png(figure: Any) -> bytes:
-    """A figure as a PNG file of 128 colours: all that a drawing needs, at a third of the size."""
-    from PIL import Image
+def png(draw: Callable[[Any, Theme], None], theme: Theme) -> bytes:
+    """A figure as a PNG file of 128 colours: all that a drawing needs, at a third of the size.
 
-    figure.canvas.draw()
-    image = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB").quantize(128)
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True, dpi=(DPI, DPI))
-    return file.getvalue()
-
-
-def scores(rows: Sequence[Row], names: Sequence[str], theme: Theme) -> Any:
-    """The scores of the runs with their intervals, and those of raw pixels."""
-    with _axes(theme, height=0.7 + (0.34 if len(names) == 2 else 0.27) * (len(rows) + len(names))) as (
-        figure,
-        ax,
-    ):
-        places = np.arange(len(rows))
-        for number, (colour, marker) in enumerate(
-            list(zip(theme.series, MARKERS, strict=True))[: len(names)]
-        ):
-            y = places + (number - (len(names) - 1) / 2) * 0.34
-            runs = [row.runs[number] for row in rows]
-            for at, m in zip(y, runs, strict=True):
-                if m.low is not None and m.high is not None:
-                    ax.plot(
-                        [m.low, m.high], [at, at], color=colour, lw=2.5, alpha=0.5, solid_capstyle="round"
-                    )
-            values = [np.nan if m.value is None else m.value for m in runs]
-            ax.plot(values, y, marker, color=colour, ms=5.5, label=_drawable(names[number]))
-        pixels = [(row.runs[0].baseline, at) for row, at in zip(rows, places, strict=True)]
-        pixels = [(value, at) for value, at in pixels if value is not None]
-        if pixels:
-            ax.plot(*zip(*pixels, strict=True), "|", color=theme.ink, ms=12, mew=1.6, label="raw pixels")
-        ax.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.4, -0.6), yticks=places)
-        ax.set_yticklabels([_drawable(row.title) for row in rows])
-        ax.grid(axis="y", visible=False)
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
-    return figure
-
-
-def curves(
-    histories: Sequence[Sequence[Mapping[str, Any]]],
-    names: Sequence[str],
-    key: str,
-    title: str,
-    theme: Theme,
-) -> Any:
-    """What the log says of a number, over the steps."""
-    with _axes(theme) as (figure, ax):
-        for history, name, colour, style in zip(histories, names, theme.series, STYLES, strict=False):
-            points = [(line["step"], line[key]) for line in history if key in line]
-            ax.plot(*np.array(points, float).reshape(-1, 2).T, style, color=colour, label=_drawable(name))
-        ax.set(xlabel="step", ylabel=title)
-        ax.set_xlim(left=0)
-        if len(names) == 2:
-            ax.legend()
-    return figure
-
-
-def histogram(distances: np.ndarray, is_same: np.ndarray, threshold: float | None, theme: Theme) -> Any:
-    """How far apart pairs of one class and of two are; each kind's bars add up to 1."""
-    with _axes(theme) as (figure, ax):
-        edges = np.histogram_bin_edges(distances, BINS)
-        kinds = (("genuine", is_same, "///"), ("impostor", ~is_same, ""))
-        for (label, kind, hatch), colour, style in zip(kinds, theme.series, STYLES, strict=True):
-            shares = np.histogram(distances[kind], edges)[0] / kind.sum()
-            ax.stairs(shares, edges, fill=True, facecolor=colour, alpha=0.22)
-            ax.stairs(shares, edges, color=colour, lw=1.6, ls=style, label=label)
-            ax.stairs(
-                shares, edges, fill=True, facecolor="none", edgecolor=colour, lw=0, hatch=hatch, alpha=0.35
-            )
-        if threshold is not None:
-            ax.axvline(threshold, color=theme.ink, lw=1.2, ls=":", label="threshold")
-        ax.set(xlabel="distance", ylabel="share of the pairs", ylim=(0, None))
-        ax.margins(x=0)
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
-    return figure
-
-
-def roc(rocs: Sequence[Roc], impostors: int, names: Sequence[str], theme: Theme) -> Any:
-    """True accepts over false accepts, from the lowest rate that so many impostors can resolve."""
-    with _axes(theme) as (figure, ax):
-        for curve, name, colour, style in zip(rocs, names, theme.series, STYLES, strict=False):
-            ax.plot(*_on_a_grid(curve, impostors), style, color=colour, label=_drawable(name))
-        chance = np.geomspace(1 / impostors, 1, 50)
-        ax.plot(chance, chance, ":", color=theme.ink, lw=1, label="chance")
-        ax.set(xlabel="false accept rate (FAR)", ylabel="true accept rate (TAR)", ylim=(0, 1.02))
-        ax.set_xscale("log")
-        ticks = [10.0**power for power in range(-9, 1) if 10.0**power * impostors >= 1]
-        ax.set_xticks(ticks, [_percent(tick) for tick in ticks])
-        ax.set_xticks([], minor=True)
-        ax.set_xlim(1 / impostors, 1)
-        ax.legend(loc="lower right")
-    return figure
-
-
-def det(rocs: Sequence[Roc], genuine: int, impostors: int, names: Sequence[str], theme: Theme) -> Any:
-    """Both error rates against each other, on the axes of normal quantiles; the EER is on the diagonal."""
-    quantile = np.vectorize(NormalDist().inv_cdf, otypes=[float])
-    with _axes(theme) as (figure, ax):
-        lowest = min(0.5 / genuine, 0.5 / impostors, 0.01)
-        for curve, name, colour, style in zip(rocs, names, theme.series, STYLES, strict=False):
-            far, tar = _on_a_grid(curve, impostors)
-            rates = (np.clip(rate, lowest, 1 - lowest) for rate in (far, 1 - tar))
-            ax.plot(*map(quantile, rates), style, color=colour, label=_drawable(name))
-        ticks = [tick for tick in DET_TICKS if tick > lowest]
-        limits = quantile([lowest, 0.9])
-        ax.plot(limits, limits, ":", color=theme.ink, lw=1, label="equal error rates")
-        shown = [_percent(tick) for tick in ticks]
-        ax.set_xticks(quantile(ticks), shown)
-        ax.set_yticks(quantile(ticks), shown)
-        ax.set(xlim=limits, ylim=limits, xlabel="false accept rate (FAR)", ylabel="false reject rate (FNMR)")
-        ax.legend(loc="upper right")
-    return figure
-
-
-@contextmanager
-def _axes(theme: Theme, height: float = HEIGHT) -> Iterator[tuple[Any, Any]]:
-    """A figure with its axes, in the theme's colours as long as it is drawn on."""
+    Args:
+        draw: One of the functions below, with all but its last two arguments given: draws on axes, in a theme.
+        theme: The theme.
+    """
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from PIL import Image
 
-    look = {
+    look: Any = {
+        "font.family": FONT,
         "font.size": 10.5,
         "text.parse_math": False,  # names are not formulas
         "text.color": theme.ink,
@@ -174,18 +63,114 @@ def _axes(theme: Theme, height: float = HEIGHT) -> Iterator[tuple[Any, Any]]:
         "ytick.color": theme.ink,
         "xtick.major.size": 0,
         "ytick.major.size": 0,
-        "xtick.minor.size": 0,
         "lines.linewidth": 1.8,
         "legend.frameon": False,
         "legend.fontsize": 9.5,
         "hatch.linewidth": 0.6,
     }
     with mpl.rc_context(look):
-        figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor=theme.background)
-        FigureCanvasAgg(figure)
-        ax = figure.add_subplot(facecolor=theme.background)
-        yield figure, ax
-        figure.canvas.draw()  # ticks take their look from the context when they are first drawn
+        figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained", facecolor=theme.background)
+        canvas = FigureCanvasAgg(figure)
+        draw(figure.add_subplot(facecolor=theme.background), theme)
+        canvas.draw()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(128)
+    file = io.BytesIO()
+    image.save(file, "PNG", optimize=True, dpi=(DPI, DPI))
+    return file.getvalue()
+
+
+def scores(rows: Sequence[Row], names: Sequence[str], ax: Any, theme: Theme) -> None:
+    """The scores of the runs with their intervals, and those of raw pixels."""
+    places = np.arange(len(rows))
+    ax.figure.set_figheight(0.7 + (0.34 if len(names) == 2 else 0.27) * (len(rows) + len(names)))
+    for number, name in enumerate(names):
+        y = places + (number - (len(names) - 1) / 2) * 0.34
+        runs, colour = [row.runs[number] for row in rows], theme.series[number]
+        for at, m in zip(y, runs, strict=True):
+            if m.low is not None and m.high is not None:
+                ax.plot([m.low, m.high], [at, at], color=colour, lw=2.5, alpha=0.5, solid_capstyle="round")
+        values = [np.nan if m.value is None else m.value for m in runs]
+        ax.plot(values, y, MARKERS[number], color=colour, ms=5.5, label=_drawable(name))
+    pixels = [(row.runs[0].baseline, at) for row, at in zip(rows, places, strict=True)]
+    pixels = [(value, at) for value, at in pixels if value is not None]
+    if pixels:
+        ax.plot(*zip(*pixels, strict=True), "|", color=theme.ink, ms=12, mew=1.6, label="raw pixels")
+    ax.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.4, -0.6))
+    ax.set_yticks(places, [_drawable(row.title) for row in rows])
+    ax.grid(axis="y", visible=False)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
+
+
+def curves(
+    histories: Sequence[Sequence[Mapping[str, Any]]],
+    names: Sequence[str],
+    key: str,
+    label: str,
+    ax: Any,
+    theme: Theme,
+) -> None:
+    """What the log says of a number, over the steps."""
+    for history, name, colour, style in zip(histories, names, theme.series, STYLES, strict=False):
+        points = [(line["step"], line[key]) for line in history if key in line]
+        ax.plot(*np.array(points, float).reshape(-1, 2).T, style, color=colour, label=_drawable(name))
+    ax.set(xlabel="step", ylabel=label)
+    ax.set_xlim(left=0)
+    if len(names) == 2:
+        ax.legend()
+
+
+def histogram(
+    distances: np.ndarray, is_same: np.ndarray, threshold: float | None, ax: Any, theme: Theme
+) -> None:
+    """How far apart pairs of one class and of two are; each kind's bars add up to 1."""
+    edges = np.histogram_bin_edges(distances, BINS)
+    kinds = (("genuine", is_same, "///"), ("impostor", ~is_same, ""))
+    for (label, kind, hatch), colour, style in zip(kinds, theme.series, STYLES, strict=True):
+        shares = np.histogram(distances[kind], edges)[0] / kind.sum()
+        ax.stairs(shares, edges, fill=True, color=colour, alpha=0.22)
+        ax.stairs(shares, edges, fill=True, fc="none", ec=colour, lw=0, hatch=hatch, alpha=0.35)
+        ax.stairs(shares, edges, color=colour, lw=1.6, ls=style, label=label)
+    if threshold is not None:
+        ax.axvline(threshold, color=theme.ink, lw=1.2, ls=":", label="threshold")
+    ax.set(xlabel="distance", ylabel="share of the pairs", ylim=(0, None))
+    ax.margins(x=0)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
+
+
+def roc(rocs: Sequence[Roc], impostors: int, names: Sequence[str], ax: Any, theme: Theme) -> None:
+    """True accepts over false accepts, from the lowest rate that so many impostors can resolve."""
+    for curve, name, colour, style in zip(rocs, names, theme.series, STYLES, strict=False):
+        ax.plot(*_on_a_grid(curve, impostors), style, color=colour, label=_drawable(name))
+    lowest = min(1 / impostors, 0.1)
+    chance = np.geomspace(lowest, 1, 50)
+    ax.plot(chance, chance, ":", color=theme.ink, lw=1, label="chance")
+    ax.set(xlabel="false accept rate (FAR)", ylabel="true accept rate (TAR)", ylim=(0, 1.02))
+    ax.set_xscale("log")
+    ticks = [10.0**power for power in range(-9, 1) if 10.0**power >= lowest]
+    ax.set_xticks(ticks, [_percent(tick) for tick in ticks])
+    ax.set_xticks([], minor=True)
+    ax.set_xlim(lowest, 1)
+    ax.legend(loc="lower right")
+
+
+def det(
+    rocs: Sequence[Roc], genuine: int, impostors: int, names: Sequence[str], ax: Any, theme: Theme
+) -> None:
+    """Both error rates against each other, on the axes of normal quantiles; the EER is on the diagonal."""
+    quantile = np.vectorize(NormalDist().inv_cdf, otypes=[float])
+    lowest = min(0.5 / genuine, 0.5 / impostors, 0.01)
+    for curve, name, colour, style in zip(rocs, names, theme.series, STYLES, strict=False):
+        far, tar = _on_a_grid(curve, impostors)
+        rates = (np.clip(rate, lowest, 1 - lowest) for rate in (far, 1 - tar))
+        ax.plot(*map(quantile, rates), style, color=colour, label=_drawable(name))
+    limits = quantile([lowest, 0.9])
+    ax.plot(limits, limits, ":", color=theme.ink, lw=1, label="equal error rates")
+    ticks = [tick for tick in DET_TICKS if tick > lowest]
+    shown = [_percent(tick) for tick in ticks]
+    ax.set_xticks(quantile(ticks), shown)
+    ax.set_yticks(quantile(ticks), shown)
+    ax.set(xlim=limits, ylim=limits, xlabel="false accept rate (FAR)", ylabel="false reject rate (FNMR)")
+    ax.legend(loc="upper right")
 
 
 def _on_a_grid(curve: Roc, impostors: int) -> tuple[np.ndarray, np.ndarray]:
@@ -201,4 +186,12 @@ def _percent(rate: float) -> str:
 def _drawable(name: str, most: int = 28) -> str:
     """A name as far as the font can draw it, and not too long."""
     short = name if len(name) <= most else name[: most - 1] + "…"
-    return "".join(c if c == "…" or (c.isprintable() and ord(c) <= LAST_IN_FONT) else "?" for c in short)
+    return "".join(c if c.isprintable() and ord(c) in _characters() else "?" for c in short)
+
+
+@functools.cache
+def _characters() -> frozenset[int]:
+    """What the font can draw."""
+    from matplotlib import font_manager, ft2font
+
+    return frozenset(ft2font.FT2Font(font_manager.findfont(FONT)).get_charmap())

@@ -81,10 +81,10 @@ def _row(key: str, runs: Sequence[Run]) -> Row:
 
 def _measured(key: str, metrics: Mapping[str, Any]) -> Measured:
     return Measured(
-        *(_number(metrics.get(name)) for name in (key, f"{key}_low", f"{key}_high", f"baseline_{key}"))
+        *(number(metrics.get(name)) for name in (key, f"{key}_low", f"{key}_high", f"baseline_{key}"))
     )
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
     """A finite number, or None: NaN stands for what could not be resolved."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -3,8 +3,6 @@
 import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from metric_jax.reports import thumbnails
 from metric_jax.reports.run import Run
 

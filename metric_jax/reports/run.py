@@ -13,8 +13,9 @@ class Run(NamedTuple):
 
     Attributes:
         name: What the report calls the run.
-        metrics: Flat, by the names of results.json: ``map_at_r`` with its ``map_at_r_low`` and ``map_at_r_high`` where an
-            interval is known and ``baseline_map_at_r`` of raw pixels; ``recall@1``, ``auc``, ``tar@far=0.01``, ...
+        metrics: Flat, by the names of results.json: ``map_at_r``, ``recall@1``, ``auc``, ``tar@far=0.01``, ...; where
+            they are known, with intervals, ``map_at_r_low`` and ``map_at_r_high``, and the ``baseline_map_at_r`` of raw
+            pixels.
         history: The lines of metrics.jsonl, each with its ``step``.
         images: ``[n, height, width, channels]`` uint8, grey (one channel) or RGB (three).
         labels: ``[n]`` integers.
