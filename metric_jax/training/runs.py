@@ -17,7 +17,8 @@ import orbax.checkpoint.experimental.v1 as ocp
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from metric_jax.data import DataError, Images, datasets, decoding
+from metric_jax.data import DataError, Images, datasets
+from metric_jax.data.folder import NO_CLASS, File, read, reason
 from metric_jax.distances import Distance
 from metric_jax.training import calibration, choices, devices, evaluate, folders
 from metric_jax.training.errors import RunError
@@ -98,21 +99,11 @@ class Run:
         Raises:
             DataError: The file is missing, no image, or broken.
         """
-        from PIL import Image
-
         height, width, channels = self.image_shape
         try:
-            encoded = pathlib.Path(path).read_bytes()
-            image = decoding.decode(encoded, height if height == width else 0, channels)
-        except OSError as error:
-            told = error.strerror or "the file is broken or cut off"
-            raise DataError(f"cannot read the image {path}: {told}") from error
+            return read(File(pathlib.Path(path), str(path), NO_CLASS), (height, width), channels)
         except Exception as error:  # Pillow has many
-            raise DataError(f"cannot read the image {path}: {error}") from error
-        if image.shape != self.image_shape:
-            picture = Image.fromarray(image[..., 0] if channels == 1 else image)
-            image = np.asarray(picture.resize((width, height), Image.Resampling.BOX))
-        return image.reshape(self.image_shape)
+            raise DataError(f"cannot read the image {path}: {reason(error)}") from error
 
     @functools.cached_property
     def _data(self) -> tuple[Images, Images]:
