@@ -64,7 +64,7 @@ def verification(
     """How well a threshold on the distance tells genuine pairs from impostors; the formulas stand above.
 
     The best threshold is chosen on the very pairs that ``accuracy`` is measured on, unless there are ``folds``: then,
-    as in LFW's protocol, each fold is judged by the threshold that is best on all other folds. And it means something only
+    as in LFW's protocol, each fold is judged by the threshold that is best on all other folds. It means something only
     where both kinds are about as many: where nearly all pairs are impostors, accepting nothing is nearly always right.
 
     Args:
