@@ -15,7 +15,7 @@ WIDTH, HEIGHT, DPI = 4.3, 3.3, 192  # inches; twice as sharp as a page that show
 BINS = 60
 CURVE_POINTS = 400
 FONT = "DejaVu Sans"  # comes with matplotlib
-DET_TICKS = (0.0001, 0.001, 0.01, 0.1, 0.5)
+DET_TICKS = (0.0001, 0.002, 0.02, 0.1, 0.5)
 
 
 class Theme(NamedTuple):
@@ -142,8 +142,6 @@ def roc(rocs: Sequence[Roc], impostors: int, names: Sequence[str], ax: Any, them
     for curve, name, colour, style in zip(rocs, names, theme.series, STYLES, strict=False):
         ax.plot(*_on_a_grid(curve, impostors), style, color=colour, label=_drawable(name))
     lowest = min(1 / impostors, 0.1)
-    chance = np.geomspace(lowest, 1, 50)
-    ax.plot(chance, chance, ":", color=theme.ink, lw=1, label="chance")
     ax.set(xlabel="false accept rate (FAR)", ylabel="true accept rate (TAR)", ylim=(0, 1.02))
     ax.set_xscale("log")
     ticks = [10.0**power for power in range(-9, 1) if 10.0**power >= lowest]
@@ -164,7 +162,8 @@ def det(
         rates = (np.clip(rate, lowest, 1 - lowest) for rate in (far, 1 - tar))
         ax.plot(*map(quantile, rates), style, color=colour, label=_drawable(name))
     limits = quantile([lowest, 0.9])
-    ax.plot(limits, limits, ":", color=theme.ink, lw=1, label="equal error rates")
+    diagonal = quantile([lowest, 0.5])
+    ax.plot(diagonal, diagonal, ":", color=theme.ink, lw=1, label="equal error rates")
     ticks = [tick for tick in DET_TICKS if tick > lowest]
     shown = [_percent(tick) for tick in ticks]
     ax.set_xticks(quantile(ticks), shown)

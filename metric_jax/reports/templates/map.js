@@ -45,7 +45,7 @@
       responsive: true, displaylogo: false, displayModeBar: true,
       modeBarButtons: [["zoomIn2d", "zoomOut2d", "resetScale2d"]],
     });
-    byId("map-note").textContent = `${shown.length} of ${data.of.length} points. ${note}`;
+    byId("map-note").textContent = `${shown.length.toLocaleString("en")} of ${data.of.length.toLocaleString("en")} points. ${note}`;
   }
 
   function choose(index) {
