@@ -90,16 +90,19 @@ class Batch:
         return lax.map(jax.checkpoint(one_anchor, prevent_cse=False), anchors, batch_size=tile)
 
 
-def tile_size(batch: int, references: int, tile: int | str, held: int = 1) -> int:
+def tile_size(
+    batch: int, references: int, tile: int | str, held: int = 1, *, least: int = TILE_ROWS
+) -> int:
     """How many anchors to compare at a time; ``"auto"`` makes equal tiles of about ``TILE_ENTRIES`` numbers.
 
-    ``held`` is how many numbers a distance takes up while it is computed: 1 in a matrix product.
+    ``held`` is how many numbers a distance takes up while it is computed: 1 in a matrix product. A tile of products has
+    at least ``least`` anchors, even where these are more numbers.
     """
     if tile != "auto":
         if isinstance(tile, str) or not is_count(tile):
             raise ValueError(f'tile must be "auto" or a positive integer, got {tile!r}')
         return operator.index(tile)
-    largest = max(1, TILE_ROWS // held, TILE_ENTRIES // (references * held))
+    largest = max(1, least // held, TILE_ENTRIES // (references * held))
     tiles = -(-batch // largest)
     return -(-batch // tiles)
 

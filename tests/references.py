@@ -247,6 +247,10 @@ def retrieval(embeddings, labels, *, gallery=None, gallery_labels=None, ks=(1, 2
     if leave_one_out:
         gallery, gallery_labels = embeddings, labels
     metrics, left_out = [], 0
+
+    def gain(relevant):
+        return sum(1 / math.log2(rank + 1) for rank, is_relevant in enumerate(relevant, 1) if is_relevant)
+
     for i, query in enumerate(embeddings):
         others = [j for j in range(len(gallery)) if not (leave_one_out and i == j)]
         distances = distance(query[None], gallery)
@@ -263,7 +267,10 @@ def retrieval(embeddings, labels, *, gallery=None, gallery_labels=None, ks=(1, 2
                 "precision@1": precision_at[0],
                 "r_precision": precision_at[total - 1],
                 "mrr": 1 / (1 + relevant.index(True)),
+                "map": sum(precision_at[i] for i in range(len(relevant)) if relevant[i]) / total,
                 **{f"recall@{k}": float(any(relevant[:k])) for k in ks},
+                **{f"precision@{k}": precision_at[k - 1] for k in ks},
+                **{f"ndcg@{k}": gain(relevant[:k]) / gain([True] * min(k, total)) for k in ks},
             }
         )
     means = {name: float(np.mean([metric[name] for metric in metrics])) for name in metrics[0]}

@@ -1,6 +1,7 @@
 """What evaluation asks of its input, and how it says what is wrong."""
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,21 @@ def finite_rows(embeddings: Any, name: str) -> Array:
         raise ValueError(
             f"{name} hold NaN or infinity in row {bad[0]} ({bad.size} rows in all): remove or repair them"
         )
+    return rows
+
+
+def parts(gallery: Any, name: str) -> list[Any]:
+    """The gallery as a list of matrices: it is one, or a sequence of some. They are checked as they are read."""
+    if isinstance(gallery, Sequence) and len(gallery) and all(np.ndim(part) == 2 for part in gallery):
+        return list(gallery)
+    return [finite_rows(gallery, name)]
+
+
+def same_dim(rows: Any, dim: int, name: str) -> Array:
+    """The rows, finite and of the dimension of the queries; raises otherwise."""
+    rows = finite_rows(rows, name)
+    if rows.shape[1] != dim:
+        raise ValueError(f"the queries have dimension {dim} and {name} has {rows.shape[1]}: they must agree")
     return rows
 
 

@@ -3,56 +3,51 @@
 All the metrics here follow from the ranks of a query's relevant items. Writing ``rank_i`` for the rank of its i-th
 nearest relevant item and R for their number:
 
-    precision@1  =  [rank_1 = 1]
+    precision@k  =  |{i: rank_i ≤ k}| / k
     recall@k     =  [rank_1 ≤ k]                            (the hit rate that metric-learning papers call recall)
     R-precision  =  |{i: rank_i ≤ R}| / R
     MAP@R        =  1/R Σ_{i: rank_i ≤ R} i / rank_i
+    MAP          =  1/R Σ_i i / rank_i
     MRR          =  1 / rank_1
+    nDCG@k       =  Σ_{i: rank_i ≤ k} 1 / log₂(rank_i + 1)  /  Σ_{i ≤ min(k, R)} 1 / log₂(i + 1)
 
 and the ranks need no sorted gallery: rank_i is i plus the number of irrelevant items that are not farther. At a tie,
 then, irrelevant items come first: a network that maps everything to one point scores what it deserves, under any order
 of the gallery. Distances that differ by less than the rounding of a matrix product, 1e-6 of the query's largest
 distance (squared, if Euclidean), are a tie: float32 cannot tell which of them is nearer.
+
+A metric of a set is the mean over queries. A query without a relevant item has none, is left out, and is counted.
 """
 
-import functools
 import operator
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jax.sharding import Mesh
 
 from metric_jax import types
-from metric_jax.anchors import Batch
 from metric_jax.distances import Distance, check_measure, euclidean
-from metric_jax.pairs import as_array, as_labels, compare
+from metric_jax.evaluation import checks
+from metric_jax.evaluation.intervals import bootstrap
+from metric_jax.evaluation.scores import METRICS, Wanted, score_queries
 
-ROUNDING_UNITS = 8
-
-
-class _Scores(NamedTuple):
-    """One query's scores; ``hits`` is ``[len(ks)]``. ``answerable`` is whether it has a relevant item at all."""
-
-    answerable: Array
-    precision_at_1: Array
-    r_precision: Array
-    map_at_r: Array
-    mrr: Array
-    hits: Array
+USUAL = ("map_at_r", "precision@1", "r_precision", "recall@k", "mrr")
 
 
 def retrieval(
     embeddings: types.Embeddings,
     labels: types.Labels,
     *,
-    gallery: types.References | None = None,
+    gallery: types.References | Sequence[types.References] | None = None,
     gallery_labels: types.Labels | None = None,
+    metrics: Sequence[str] = USUAL,
     ks: Sequence[int] = (1, 2, 4, 8),
     distance: Distance = euclidean,
+    where: types.Mask | None = None,
     tile: int | str = "auto",
+    mesh: Mesh | None = None,
+    intervals: bool = False,
 ) -> dict[str, float]:
     """Retrieval metrics, each the mean over queries: leave-one-out within the embeddings, or against a gallery.
 
@@ -63,20 +58,27 @@ def retrieval(
     Args:
         embeddings: ``[queries, dim]``, floating, finite.
         labels: ``[queries]`` integers.
-        gallery: ``[items, dim]``, what to search instead of the embeddings themselves.
-        gallery_labels: ``[items]`` integers.
-        ks: The k of recall@k, each at most the number of items that a query is compared with.
+        gallery: ``[items, dim]``, what to search instead of the embeddings themselves; or a sequence of such arrays, as
+            of memory-mapped files: they are read one after the other, twice, and only one need fit into memory.
+        gallery_labels: ``[items]`` integers, of all parts in their order.
+        metrics: Which: ``"map_at_r"``, ``"r_precision"``, ``"precision@1"``, ``"mrr"``, and for each of ``ks``
+            ``"recall@k"``, ``"precision@k"``, ``"ndcg@k"``. Only ``"map"`` needs every rank, and takes longer.
+        ks: The k of metrics at k, each at most the number of items that a query is compared with.
         distance: The distance between embeddings.
+        where: ``[queries]`` booleans: rows that are padding are neither queries nor items, and may hold anything.
         tile: How many queries are compared at a time; memory is O(tile * items).
+        mesh: Devices that share out the queries; by default all is done on one.
+        intervals: Whether to add a 95 % interval to each metric, as ``…_low`` and ``…_high``: by the bootstrap over
+            classes, since queries of one class share its fate.
 
     Returns:
-        ``map_at_r``, ``r_precision``, ``precision@1``, ``mrr`` and ``recall@k`` for each k, in [0, 1]; ``queries``, the
-        number that count, and ``left_out``, the number without a relevant item.
+        ``map_at_r``, ``r_precision``, ``precision@1``, ``mrr`` and ``recall@k`` for each k, or what ``metrics`` names,
+        in [0, 1]; ``queries``, the number that count, and ``left_out``, the number without a relevant item.
 
     Raises:
         TypeError: Embeddings that are not floating, labels that are not integers.
         ValueError: Rows that hold NaN or infinity, shapes that do not match, k beyond the gallery, no relevant item for
-            any query.
+            any query, an unknown metric.
 
     Example:
         >>> import jax.numpy as jnp
@@ -90,21 +92,132 @@ def retrieval(
         Musgrave, Belongie, Lim (2020), A Metric Learning Reality Check (MAP@R, R-precision).
         https://arxiv.org/abs/2003.08505
     """
+    scores = retrieval_scores(
+        embeddings,
+        labels,
+        gallery=gallery,
+        gallery_labels=gallery_labels,
+        metrics=metrics,
+        ks=ks,
+        distance=distance,
+        where=where,
+        tile=tile,
+        mesh=mesh,
+    )
+    values = np.stack(list(scores.values()), axis=1)
+    counts = ~np.isnan(values[:, 0])
+    if not counts.any():
+        raise ValueError(
+            "no query has a relevant item: every label occurs only once, or never in the gallery"
+        )
+    found: dict[str, float] = dict(zip(scores, map(float, values[counts].mean(axis=0)), strict=True))
+    if intervals:
+        _, low, high = bootstrap(values, np.asarray(labels))
+        for i, name in enumerate(scores):
+            found |= {f"{name}_low": float(low[i]), f"{name}_high": float(high[i])}
+    return {
+        **found,
+        "queries": int(counts.sum()),
+        "left_out": int(np.sum(~counts if where is None else ~counts & np.asarray(where))),
+    }
+
+
+def retrieval_scores(
+    embeddings: types.Embeddings,
+    labels: types.Labels,
+    *,
+    gallery: types.References | Sequence[types.References] | None = None,
+    gallery_labels: types.Labels | None = None,
+    metrics: Sequence[str] = USUAL,
+    ks: Sequence[int] = (1, 2, 4, 8),
+    distance: Distance = euclidean,
+    where: types.Mask | None = None,
+    tile: int | str = "auto",
+    mesh: Mesh | None = None,
+) -> dict[str, np.ndarray]:
+    """The metrics of every single query, of which `retrieval` returns the means.
+
+    Args:
+        embeddings: ``[queries, dim]``, floating, finite.
+        labels: ``[queries]`` integers.
+        gallery, gallery_labels, metrics, ks, distance, where, tile, mesh: As of `retrieval`.
+
+    Returns:
+        Each metric's ``[queries]`` values in [0, 1]; NaN for a query that has no relevant item, or is padding.
+
+    Raises:
+        TypeError, ValueError: As `retrieval`.
+
+    Example:
+        >>> import metric_jax as mj
+        >>> embeddings, labels = [[0.0], [1.0], [1.5], [9.0]], [0, 0, 1, 0]
+        >>> mj.evaluation.retrieval_scores(embeddings, labels, metrics=["precision@k", "ndcg@k"], ks=(2,))
+        {'precision@2': array([0.5, 0.5, nan, 0.5]), 'ndcg@2': array([0.6131472 , 0.38685283,        nan, 0.38685283])}
+    """
     check_measure(distance, "distance")
     if (gallery is None) != (gallery_labels is None):
         raise ValueError("gallery and gallery_labels belong together: pass both or neither")
-    embeddings = as_array(embeddings, "embeddings")
-    _check_rows(embeddings, "embeddings")
-    items = len(embeddings) - 1
-    if gallery is not None:
-        gallery = as_array(gallery, "gallery")
-        _check_rows(gallery, "gallery")
-        items = len(gallery)
-    elif items == 0:
-        raise ValueError("one embedding has nothing to be compared with: pass more, or a gallery")
-    item_labels = labels = _checked_labels(labels, embeddings, "labels", "embeddings")
-    if gallery is not None and gallery_labels is not None:
-        item_labels = gallery_labels = _checked_labels(gallery_labels, gallery, "gallery_labels", "gallery")
+    mask = None if where is None else checks.mask(where, "where", len(labels), "labels")
+    given = embeddings if mask is None else jnp.where(mask[:, None], jnp.asarray(embeddings), 0)
+    rows = np.asarray(checks.finite_rows(given, "embeddings"))
+    classes = checks.integers(labels, "labels", len(rows), "rows of embeddings")
+    chosen = np.arange(len(rows)) if mask is None else np.flatnonzero(mask)
+    parts = None if gallery is None else checks.parts(gallery, "gallery")
+    if parts is None:
+        item_labels, items = classes[chosen], len(chosen) - 1
+        if items < 1:
+            raise ValueError("one embedding has nothing to be compared with: pass more, or a gallery")
+    else:
+        items = sum(map(len, parts))
+        item_labels = checks.integers(gallery_labels, "gallery_labels", items, "items of the gallery")
+    names = _names(metrics)
+    at_k = any(name.endswith("@k") for name in names)
+    wanted = Wanted(names, _checked_ks(ks, items) if at_k else (1,))
+    found = score_queries(rows[chosen], classes[chosen], parts, item_labels, wanted, distance, tile, mesh)
+    if mask is None:
+        return found
+    return {name: _spread(values, chosen, len(rows)) for name, values in found.items()}
+
+
+def by_class(scores: Mapping[str, np.ndarray], labels: types.Labels) -> dict[int, dict[str, float]]:
+    """The mean of `retrieval_scores` over the queries of each class; classes without a query that counts are left out.
+
+    Args:
+        scores: What `retrieval_scores` returned.
+        labels: ``[queries]`` integers, the same.
+
+    Returns:
+        For each label its metrics, and ``queries``, how many of its queries count.
+
+    Example:
+        >>> import metric_jax as mj
+        >>> embeddings, labels = [[0.0], [1.0], [1.5], [9.0]], [0, 0, 1, 0]
+        >>> scores = mj.evaluation.retrieval_scores(embeddings, labels, metrics=["mrr"])
+        >>> mj.evaluation.by_class(scores, labels)
+        {0: {'mrr': 0.6666666666666666, 'queries': 3}}
+    """
+    values = np.stack(list(scores.values()), axis=1)
+    classes = checks.integers(labels, "labels", len(values), "queries")
+    counts = ~np.isnan(values[:, 0])
+    found: dict[int, dict[str, float]] = {}
+    for label in np.unique(classes[counts]):
+        of_class = values[counts & (classes == label)]
+        means = map(float, of_class.mean(axis=0))
+        found[int(label)] = {**dict(zip(scores, means, strict=True)), "queries": len(of_class)}
+    return found
+
+
+def _names(metrics: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(metrics) if not isinstance(metrics, str) else (metrics,)
+    for name in names:
+        if name not in METRICS:
+            raise ValueError(f"unknown metric {name!r}: choose of {', '.join(METRICS)}")
+    if not names:
+        raise ValueError(f"no metric is asked for: choose of {', '.join(METRICS)}")
+    return names
+
+
+def _checked_ks(ks: Sequence[int], items: int) -> tuple[int, ...]:
     try:
         ks = tuple(operator.index(k) for k in ks)
     except TypeError:
@@ -113,99 +226,11 @@ def retrieval(
         raise ValueError(
             f"every k must lie between 1 and the {items} items that a query is compared with, got {ks}: pass other ks"
         )
-    scores = _scores(
-        embeddings, labels, gallery, gallery_labels, ks, _largest_class(item_labels), distance, tile
-    )
-    return _averages(jax.tree.map(np.asarray, scores), ks)
+    return ks
 
 
-@functools.partial(jax.jit, static_argnames=("ks", "most_relevant", "distance", "tile"))
-def _scores(
-    embeddings: Array,
-    labels: Array,
-    gallery: Array | None,
-    gallery_labels: Array | None,
-    ks: tuple[int, ...],
-    most_relevant: int,
-    distance: Distance,
-    tile: int | str,
-) -> _Scores:
-    compared = compare(embeddings, labels, references=gallery, reference_labels=gallery_labels)
-    score = functools.partial(_score_query, ks=jnp.array(ks), most_relevant=most_relevant)
-    return Batch(compared, distance, match=None, tile=tile).over_anchors(score, distance=distance.ranking)
-
-
-def _score_query(
-    distances: Array, relevant: Array, irrelevant: Array, *, ks: Array, most_relevant: int
-) -> _Scores:
-    """The scores of one query, of which at most ``most_relevant`` items are relevant."""
-    count = jnp.sum(relevant)
-    nearest = -jax.lax.top_k(jnp.where(relevant, -distances, -jnp.inf), most_relevant)[0]
-    # Where each irrelevant item falls among the relevant ones: it comes before all that are not closer.
-    resolution = ROUNDING_UNITS * jnp.finfo(distances.dtype).eps * jnp.max(jnp.abs(distances))
-    method = "compare_all" if most_relevant <= 16 else "scan"
-    found = jnp.searchsorted(nearest + resolution, distances, method=method)
-    before = jnp.where(irrelevant, found, most_relevant)
-    irrelevant_before = jnp.cumsum(jnp.zeros(most_relevant + 1, jnp.int32).at[before].add(1)[:-1])
-    order = jnp.arange(1, most_relevant + 1)
-    ranks = order + irrelevant_before
-    within = (order <= count) & (ranks <= count)
-    size = jnp.maximum(count, 1)
-    return _Scores(
-        answerable=count > 0,
-        precision_at_1=ranks[0] == 1,
-        r_precision=jnp.sum(within) / size,
-        map_at_r=jnp.sum(jnp.where(within, order / ranks, 0.0)) / size,
-        mrr=1.0 / ranks[0],
-        hits=ranks[0] <= ks,
-    )
-
-
-def _averages(scores: Any, ks: Sequence[int]) -> dict[str, float]:
-    """Means over the queries that have a relevant item, of scores as NumPy arrays."""
-    answerable = scores.answerable
-    if not answerable.any():
-        raise ValueError(
-            "no query has a relevant item: every label occurs only once, or never in the gallery"
-        )
-
-    def mean(values: np.ndarray) -> Any:
-        return values[answerable].mean(axis=0, dtype=np.float64)
-
-    return {
-        "map_at_r": float(mean(scores.map_at_r)),
-        "precision@1": float(mean(scores.precision_at_1)),
-        "r_precision": float(mean(scores.r_precision)),
-        **{f"recall@{k}": float(hits) for k, hits in zip(ks, mean(scores.hits), strict=True)},
-        "mrr": float(mean(scores.mrr)),
-        "queries": int(answerable.sum()),
-        "left_out": int((~answerable).sum()),
-    }
-
-
-def _largest_class(labels: Array) -> int:
-    """How many items the largest class has: a bound on the relevant items of any query."""
-    return int(np.unique(np.asarray(labels), return_counts=True)[1].max()) if labels.size else 1
-
-
-def _checked_labels(labels: Array, rows: Array, name: str, rows_name: str) -> Array:
-    """The labels as an array; raises a ValueError unless there is one for each row."""
-    labels = as_labels(labels, name)
-    if labels.shape != (len(rows),):
-        raise ValueError(
-            f"{name} must be [rows], one for each of the {len(rows)} rows of {rows_name}, got {list(labels.shape)}"
-        )
-    return labels
-
-
-def _check_rows(embeddings: Array, name: str) -> None:
-    """Raises a ValueError unless the embeddings are a matrix with rows, and finite; it names the bad row."""
-    if np.ndim(embeddings) != 2:
-        raise ValueError(f"{name} must be [rows, dim], got shape {np.shape(embeddings)}")
-    if len(embeddings) == 0:
-        raise ValueError(f"{name} are empty: retrieval needs at least one row")
-    bad = np.flatnonzero(~np.asarray(jnp.isfinite(embeddings).all(axis=-1)))
-    if bad.size:
-        raise ValueError(
-            f"{name} hold NaN or infinity in row {bad[0]} ({bad.size} rows in all): remove or repair them"
-        )
+def _spread(values: np.ndarray, chosen: np.ndarray, rows: int) -> np.ndarray:
+    """The values of the chosen rows among all, NaN elsewhere."""
+    spread = np.full(rows, np.nan)
+    spread[chosen] = values
+    return spread
