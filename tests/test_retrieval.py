@@ -282,14 +282,14 @@ def unequal(n=330, seed=7):
 
 
 @pytest.mark.parametrize("metrics", [ALL, ("map_at_r",), ("mrr",), ("ndcg@k",)], ids="+".join)
-def test_every_metric(metrics):
+def test_N14_every_metric(metrics):
     batch, labels = unequal()
     found = retrieval(batch, labels, metrics=metrics, ks=(1, 3, 20))
     check(found, expect(batch, labels, ks=(1, 3, 20)))
 
 
 @pytest.mark.parametrize("metrics", [ALL, ("map_at_r",)], ids="+".join)
-def test_a_gallery_in_parts(metrics, tmp_path):
+def test_N14_a_gallery_in_parts(metrics, tmp_path):
     queries, labels = unequal(seed=8)
     gallery, gallery_labels = unequal()
     edges = [0, 5, 150, len(gallery)]
