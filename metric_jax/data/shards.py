@@ -53,7 +53,7 @@ def claim(
         folder: The folder.
         made_with: All that the embeddings depend on, as JSON: hashes of the model and the images, ...
         shards: How many there will be.
-        class_names: Of class 0, 1, ...
+        class_names: Of class 0, 1, ...; empty if they have none.
 
     Raises:
         DataError: The folder holds embeddings made with something else, or a broken manifest.
@@ -63,7 +63,7 @@ def claim(
     if (folder / MANIFEST).exists():
         there = _manifest(folder)["made_with"]
         differing = [
-            f"{key} ({there.get(key)!r} there, {made_with.get(key)!r} here)"
+            f"{key} ({str(there.get(key))[:12]} there, {str(made_with.get(key))[:12]} here)"  # of a hash the beginning
             for key in sorted(there.keys() | made_with.keys())
             if there.get(key) != made_with.get(key)
         ]
