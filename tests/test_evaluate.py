@@ -7,7 +7,7 @@ from flax import nnx
 import metric_jax as mj
 from metric_jax import data
 from metric_jax.models import ConvNet
-from metric_jax.training import devices, evaluate, state
+from metric_jax.training import RunError, calibration, devices, evaluate, state
 
 IMAGES = data.Images(
     np.random.default_rng(0).integers(0, 256, size=(21, 8, 8, 1), dtype=np.uint8),
@@ -74,3 +74,133 @@ def test_the_table_shows_each_metric_beside_that_of_raw_pixels():
     assert ["map_at_r", "0.9000", "0.5000"] in rows
     assert ["mrr", "0.8000", "0.4000"] in rows
     assert ["steps", "1,000"] in rows
+
+
+def test_the_table_has_intervals_where_they_are_known():
+    results = {"auc": 0.9, "map_at_r": 0.8, "map_at_r_low": 0.75, "map_at_r_high": 0.85, "queries": 10}
+    shown = evaluate.table(evaluate.beside(results, {key: value / 2 for key, value in results.items()}))
+    rows = [line.split() for line in shown.splitlines()]
+    assert rows[0] == "on the test set trained 95 % interval raw pixels".split()
+    assert rows[1:] == [
+        ["auc", "0.9000", "0.4500"],
+        ["map_at_r", "0.8000", "0.7500", "to", "0.8500", "0.4000"],
+        ["queries", "10"],
+    ]
+    assert len({len(line) for line in shown.splitlines()[:3]}) == 1  # the columns stand
+
+
+# --- all that is measured, and the threshold --------------------------------------------------------------------------
+
+LABELS = np.repeat(np.arange(6, dtype=np.int32), 4)
+EMBEDDINGS = np.random.default_rng(1).normal(size=(24, 3)).astype(np.float32) + LABELS[:, None] / 3
+
+
+def pairs():
+    """Distances of all pairs and whether they are genuine, by float64 loops."""
+    found = [
+        (np.sqrt(np.sum((EMBEDDINGS[i].astype(np.float64) - EMBEDDINGS[j]) ** 2)), LABELS[i] == LABELS[j])
+        for i in range(24)
+        for j in range(i + 1, 24)
+    ]
+    return np.array([d for d, _ in found]), np.array([same for _, same in found])
+
+
+def test_all_is_measured_in_one_flat_dictionary():
+    found = evaluate.assess(EMBEDDINGS, LABELS, distance=mj.euclidean)
+    distances, is_same = pairs()
+    closer = distances[is_same][:, None] < distances[~is_same]
+    assert found["auc"] == pytest.approx(closer.mean(), abs=1e-6)
+    assert (found["genuine"], found["impostors"], found["clusters"]) == (36, 240, 6)
+    for key in ("map_at_r", "recall@1", "5way_1shot", "accuracy", "tar@far=0.1"):
+        assert found[f"{key}_low"] <= found[key] <= found[f"{key}_high"]
+    assert {"nmi", "ami", "purity", "eer"} <= found.keys()
+    assert all(isinstance(value, int | float) for value in found.values())
+
+
+def test_few_shot_is_left_out_where_fewer_than_five_classes_have_two_images():
+    some = np.concatenate([np.arange(16), [16, 20]])  # the fifth and the sixth class have one
+    found = evaluate.assess(EMBEDDINGS[some], LABELS[some], distance=mj.cosine)
+    assert "5way_1shot" not in found
+    assert "map_at_r" in found
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "labels", "told"),
+    [
+        (np.where(np.arange(24)[:, None] == 7, np.nan, EMBEDDINGS), LABELS, "NaN or infinity in row 7"),
+        (EMBEDDINGS, np.zeros(24, np.int32), "1 classes"),
+        (EMBEDDINGS, np.arange(24), "24 classes"),
+    ],
+)
+def test_what_cannot_be_measured_is_told(embeddings, labels, told):
+    with pytest.raises(RunError, match=f"this test set cannot be evaluated: .*{told}"):
+        evaluate.assess(embeddings, labels, distance=mj.euclidean)
+    with pytest.raises(RunError, match=f"no threshold can be calibrated on this test set: .*{told}"):
+        calibrate(embeddings, labels)
+
+
+def calibrate(embeddings=EMBEDDINGS, labels=LABELS, far=0.1):
+    return calibration.calibrate(
+        embeddings, labels, far=far, distance=mj.euclidean, step=3, image_shape=(8, 8, 1)
+    )
+
+
+@pytest.mark.parametrize("far", [1.0, 0.5, 0.1, 1 / 240])
+def test_the_threshold_is_the_largest_that_keeps_the_far(far):
+    found = calibrate(far=far)
+    distances, is_same = pairs()
+    allowed = [t for t in distances if np.mean(distances[~is_same] <= t) <= far]
+    assert found.threshold == pytest.approx(max(allowed), rel=1e-6)
+    assert found.measured_far == pytest.approx(np.mean(distances[~is_same] <= max(allowed)))
+    assert found.tar == pytest.approx(np.mean(distances[is_same] <= max(allowed)))
+    assert (found.far, found.impostors, found.distance, found.step) == (far, 240, "euclidean", 3)
+
+
+def test_a_far_that_cannot_be_measured_gives_way_to_the_smallest_that_can():
+    assert calibrate(far=1e-6) == calibrate(far=1 / 240)
+
+
+@pytest.mark.parametrize("far", [0.0, -0.1, 1.1, float("nan")])
+def test_a_far_out_of_range_is_refused(far):
+    with pytest.raises(RunError, match="--far must lie above 0 and be at most 1"):
+        calibrate(far=far)
+
+
+def test_a_threshold_is_read_as_it_was_saved(tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    threshold = calibrate()
+    calibration.save(tmp_path, threshold)
+    assert calibration.of_run(tmp_path, step=3, distance=mj.euclidean) == threshold
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "has no threshold yet: calibrate one with experiments/evaluate.py"),
+        ("{", "is not JSON"),
+        ("3", "holds no JSON object"),
+        ('{"far": 0.01}', "has no number 'threshold'"),
+        ('{"far": 0.01, "threshold": NaN}', "has no number 'threshold'"),
+        ('{"far": true}', "has no number 'far'"),
+        (
+            '{"far": 0, "threshold": 0, "measured_far": 0, "tar": 0, "impostors": 0, "step": 0, "image_shape": [8]}',
+            "has no 'image_shape' of three numbers",
+        ),
+    ],
+)
+def test_a_threshold_that_is_none_is_told_in_one_line(tmp_path, content, told):
+    if content is not None:
+        (tmp_path / "evaluation").mkdir()
+        (tmp_path / "evaluation" / "threshold.json").write_text(content)
+    with pytest.raises(RunError, match=told):
+        calibration.read(tmp_path)
+
+
+def test_a_threshold_of_another_checkpoint_or_distance_is_refused(tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    calibration.save(tmp_path, calibrate())
+    for step, distance in ((4, mj.euclidean), (3, mj.cosine)):
+        with pytest.raises(
+            RunError, match=f"step 3 and the euclidean distance, and this is step {step} and the"
+        ):
+            calibration.of_run(tmp_path, step=step, distance=distance)

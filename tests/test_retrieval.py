@@ -120,9 +120,11 @@ def test_N14_constant_embeddings_score_the_same_in_any_order():
 
 @pytest.mark.parametrize("distance", DISTANCES, ids=lambda d: d.name)
 def test_N14_many_constant_embeddings(distance):
-    """Enough of them that a matrix product rounds the last columns in another way than the first."""
-    row = np.random.default_rng(5).normal(size=(1, 7)).astype(np.float32)
-    constant, labels = np.tile(row, (183, 1)), np.arange(183) % 20
+    """Enough of them that a matrix product may round the last in another way than the first."""
+    generator = np.random.default_rng(5)
+    lengths = generator.uniform(1, 2, (183, 1)) if distance is mj.cosine else np.ones((183, 1))
+    constant = (generator.normal(size=(1, 7)) * lengths).astype(np.float32)
+    labels = np.arange(183) % 20
     found = retrieval(constant, labels, distance=distance)
     check(found, expect(np.zeros((183, 1)), labels, distance=mj.euclidean))
     assert found["recall@8"] == 0.0
@@ -149,6 +151,20 @@ def test_N14_order_of_a_gallery_of_duplicates(distance, dim):
 
     for _ in range(3):
         assert search(generator.permutation(183)) == pytest.approx(search(np.arange(183)), rel=1e-12)
+
+
+@pytest.mark.parametrize("distance", [mj.euclidean, mj.cosine], ids=lambda d: d.name)
+def test_N14_a_tie_that_rounding_hides(distance):
+    """Two items at one distance, on either side of the query or in one direction, are a tie whichever is relevant."""
+    generator = np.random.default_rng(11)
+    for _ in range(40):
+        query, step = generator.normal(size=(2, 64)).astype(np.float16).astype(np.float32)
+        pair = [query + step, query - step] if distance is mj.euclidean else [step, 3 * step]
+        for labels in ([0, 1], [1, 0]):
+            found = retrieval(
+                query[None], [0], gallery=pair, gallery_labels=labels, metrics="mrr", distance=distance
+            )
+            assert found["mrr"] == 0.5
 
 
 def test_N14_order_of_the_gallery_does_not_matter_at_ties():
