@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 Loss = Callable[[Any, Any], Any]
+DIM = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,9 @@ class Row:
         remark: How PML's differs, or why there is none. Empty: both are one function, and their values must agree.
         product: Whether to time the matrix product too.
         turns: How often each side is timed.
+        samples: Rows of every class.
+        spread: How far classes lie apart, in units of what rows of one class differ by; 0 for rows without a structure.
+        gradient: Whether the gradient to the embeddings is computed too; without it, both sides take NumPy arrays.
     """
 
     loss: str
@@ -33,6 +37,20 @@ class Row:
     remark: str = ""
     product: bool = True
     turns: int = 9
+    samples: int = 4
+    spread: float = 0.0
+    gradient: bool = True
+
+    def data(self) -> tuple[Any, Any]:
+        """The embeddings ``[batch, DIM]``, of length 1, and labels ``[batch]`` that every side gets."""
+        import numpy as np
+
+        generator, labels = np.random.default_rng(0), np.arange(self.batch) // self.samples
+        rows = generator.standard_normal((self.batch, DIM), dtype=np.float32)
+        if self.spread:
+            centers = generator.standard_normal((labels[-1] + 1, DIM), dtype=np.float32)
+            rows += np.float32(self.spread) * centers[labels]
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True), labels
 
 
 def textbook(pml: Any, **own: Any) -> dict[str, Any]:
@@ -48,6 +66,50 @@ def pml_batch_hard(pml: Any) -> Loss:
     return lambda embeddings, labels: loss(embeddings, labels, miner(embeddings, labels))
 
 
+def retrieval(mj: Any) -> Loss:
+    """MAP@R, with P@1 and R-precision computed along."""
+    metrics = ("map_at_r", "precision@1", "r_precision")
+    return lambda embeddings, labels: mj.evaluation.retrieval(embeddings, labels, metrics=metrics)["map_at_r"]
+
+
+def pml_retrieval(pml: Any) -> Loss:
+    """The same by PML's calculator, which searches with faiss."""
+    import torch
+
+    names = ("precision_at_1", "r_precision", "mean_average_precision_at_r")
+    module = pml.utils.accuracy_calculator
+    calculator = module.AccuracyCalculator(include=names, k="max_bin_count")
+
+    def run(embeddings: Any, labels: Any) -> Any:
+        found = calculator.get_accuracy(torch.from_numpy(embeddings), torch.from_numpy(labels))
+        return found["mean_average_precision_at_r"]
+
+    return run
+
+
+def recall(mj: Any) -> Loss:
+    """Recall@8."""
+    return lambda embeddings, labels: mj.evaluation.retrieval(
+        embeddings, labels, metrics="recall@k", ks=(8,)
+    )["recall@8"]
+
+
+def faiss_recall(pml: Any) -> Loss:
+    """The same by faiss alone: an exact index, and a look at the labels of what it finds."""
+    import faiss
+
+    del pml
+
+    def run(embeddings: Any, labels: Any) -> Any:
+        index = faiss.IndexFlatL2(embeddings.shape[1])
+        index.add(embeddings)
+        found = labels[index.search(embeddings, 9)[1][:, 1:]]  # the first is the query itself
+        return (found == labels[:, None]).any(axis=1).mean()
+
+    return run
+
+
+RETRIEVAL = Row("retrieval", 20000, retrieval, pml_retrieval, samples=5, spread=0.5, gradient=False, turns=5)
 BATCH_HARD = Row("batch-hard", 4096, lambda mj: mj.batch_hard_triplet_loss, pml_batch_hard)
 NTXENT = Row(
     "NT-Xent",
@@ -99,6 +161,9 @@ ROWS = (
     dataclasses.replace(
         NTXENT, batch=4096, remark="PML holds a number for every positive and every negative pair"
     ),
+    RETRIEVAL,
+    dataclasses.replace(RETRIEVAL, loss="retrieval, classes of 100", samples=100),
+    dataclasses.replace(RETRIEVAL, loss="recall@8, faiss alone", ours=recall, peer=faiss_recall),
 )
 
 MEMORY_BATCH = 32768

@@ -83,6 +83,8 @@ def test_the_issues_rows_are_measured():
         ("NT-Xent", 4096),
         ("multi-similarity", 4096),
         ("circle", 4096),
+        ("retrieval", 20000),
+        ("retrieval, classes of 100", 20000),
     }
     assert all(row.remark for row in rows.values() if not row.peer)
     assert all(benchmark.smaller(row).batch < row.batch for row in rows.values())
