@@ -15,8 +15,6 @@ from small_report import CLASS_NAMES, HOSTILE, small_run
 
 import metric_jax as mj
 from metric_jax import reports
-from metric_jax.reports import embedding_map, figures, metrics, projector, thumbnails
-from metric_jax.reports.examples import NEIGHBOURS, PAIRS, Answers, hardest
 from metric_jax.reports.run import checked
 
 ONE = checked([small_run()])[0]
@@ -29,10 +27,15 @@ class Page(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.elements, self.open, self.texts, self.scripts = [], [], [], []
+        self.captions = []  # every image's alt, with the text before it
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self.elements.append((tag, dict(attributes)))
+        if tag == "img" and self.texts:
+            self.captions.append(
+                (next(text.strip() for text in self.texts[::-1] if text.strip()), dict(attributes)["alt"])
+            )
         if tag not in ("meta", "img", "source", "input", "br"):
             self.open.append(tag)
         if tag == "script":
@@ -118,6 +121,25 @@ def test_security_a_link_in_a_files_place_is_replaced_and_not_followed(tmp_path)
     assert Page((folder / "report.html").read_text()).data["projections"][0]["x"] == [0.0] * 24
 
 
+def test_projector_files_agree(written):
+    folder = written[1][-1].parent
+    tensors = np.loadtxt(folder / "tensors.tsv", delimiter="\t")
+    np.testing.assert_allclose(tensors, ONE.embeddings, rtol=1e-6)
+    np.testing.assert_allclose(
+        np.loadtxt(folder / "tensors2.tsv", delimiter="\t"), OTHER.embeddings, rtol=1e-6
+    )
+    lines = (folder / "metadata.tsv").read_text().splitlines()
+    assert lines[0] == "class\tname"
+    assert lines[1:] == [
+        f"{CLASS_NAMES[label]}\t{name}" for label, name in zip(ONE.labels, ONE.names, strict=True)
+    ]
+    config = (folder / "projector_config.pbtxt").read_text()
+    assert 'tensor_path: "tensors2.tsv"' in config
+    assert config.count("single_image_dim: 14\n    single_image_dim: 12\n") == 2
+    with Image.open(folder / "sprite.png") as image:
+        assert image.size == (5 * 14, 5 * 12)
+
+
 # --- the page -----------------------------------------------------------------------------------------------
 
 
@@ -174,6 +196,21 @@ def test_table_shows_values_intervals_baselines_and_differences(page):
     assert "seconds 12.34" in text
 
 
+def test_marks_say_whether_a_neighbour_is_of_the_querys_class(page):
+    label_of = {
+        f"{ONE.class_of(i)}, {name}": label
+        for i, (name, label) in enumerate(zip(ONE.names, ONE.labels, strict=True))
+    }
+    seen = set()
+    for mark, alt in page.captions:
+        if mark == "query":
+            query = label_of[alt]
+        elif mark in ("✓ right", "✗ wrong"):
+            assert (label_of[alt] == query) == (mark == "✓ right")
+            seen.add(mark)
+    assert len(seen) == 2
+
+
 def test_comparison_counts_queries(page):
     def is_right(run):
         rows = run.embeddings.astype(np.float64)
@@ -197,7 +234,7 @@ def test_sheet_holds_each_points_image(page):
     for index in range(24):
         row, column = divmod(index, sprite["columns"])
         middle = sheet[row * sprite["height"] + 6, column * sprite["width"] + 7]
-        assert middle == pytest.approx(10 * index, abs=4)
+        assert float(middle) == pytest.approx(10 * index, abs=4)
 
 
 def test_map_offers_the_projections_of_both_runs(page):
@@ -208,148 +245,6 @@ def test_map_offers_the_projections_of_both_runs(page):
     ] * 2
     for projection in page.data["projections"]:
         assert np.abs([projection["x"], projection["y"]]).max() == pytest.approx(1)
-
-
-# --- what there is to see -----------------------------------------------------------------------------------
-
-
-def test_hardest_pairs_are_the_worst(x64):
-    for found, expected in zip(
-        hardest(ONE), references_reports.hardest(ONE.embeddings, ONE.labels, PAIRS), strict=True
-    ):
-        assert [(pair.first, pair.second) for pair in found] == [(a, b) for a, b, _ in expected]
-        np.testing.assert_allclose([pair.distance for pair in found], [d for *_, d in expected], rtol=1e-5)
-
-
-@pytest.mark.parametrize("right", [True, False])
-def test_answers_are_the_nearest_images(right):
-    lonely = ONE._replace(labels=np.where(np.arange(24) == 3, 99, ONE.labels))
-    answers = Answers(lonely)
-    nearest = [references_reports.neighbours(ONE.embeddings, query, NEIGHBOURS) for query in range(24)]
-    queries = [q for q in range(24) if q != 3 and (lonely.labels[nearest[q][0]] == lonely.labels[q]) == right]
-    assert answers.count(right=right) == len(queries) > 0
-    sample = answers.sample(right=right)
-    assert sample
-    for answer in sample:
-        assert answer.query in queries
-        assert [neighbour.image for neighbour in answer.neighbours] == nearest[answer.query]
-        for neighbour in answer.neighbours:
-            assert neighbour.is_right == (lonely.labels[neighbour.image] == lonely.labels[answer.query])
-
-
-def test_pca_is_scikit_learns_up_to_scale():
-    from sklearn.decomposition import PCA
-
-    found = embedding_map.projections(ONE, np.arange(24))[0].points
-    expected = PCA(2, svd_solver="full").fit_transform(ONE.embeddings)
-    assert np.corrcoef(found.T, expected.T)[:2, 2:] == pytest.approx(np.eye(2), abs=1e-3)
-    assert np.ptp(found[:, 0]) / np.ptp(found[:, 1]) == pytest.approx(
-        np.ptp(expected[:, 0]) / np.ptp(expected[:, 1]), rel=1e-3
-    )
-
-
-@pytest.mark.parametrize(("n", "most"), [(5, 5), (100, 7), (1000, 100)])
-def test_points_are_chosen_evenly_and_always_the_same(n, most):
-    labels = np.random.default_rng(0).integers(5, size=n)
-    chosen = embedding_map.choose(labels, most)
-    assert len(set(chosen.tolist())) == most
-    assert (np.diff(chosen) > 0).all()
-    np.testing.assert_array_equal(chosen, embedding_map.choose(labels, most))
-    shares = np.bincount(labels[chosen], minlength=5) / most
-    np.testing.assert_allclose(shares, np.bincount(labels, minlength=5) / n, atol=1.01 / most)
-
-
-def test_rows_of_metrics():
-    low = small_run(
-        "low", metrics={"eer": 0.3, "recall@1": 0.2, "recall@1_low": 0.1, "recall@1_high": 0.3, "steps": 5}
-    )
-    high = small_run("high", metrics={"eer": 0.2, "recall@1": 0.8, "recall@1_low": 0.7, "recall@1_high": 0.9})
-    eer, recall, steps = metrics.rows([low, high])
-    assert (eer.title, recall.title, steps.title) == ("EER", "Recall@1", "steps")
-    assert (eer.is_score, recall.is_score, steps.is_score) == (True, True, False)
-    assert (eer.verdict, recall.verdict) == ("better", "better, intervals apart")
-    assert [row.verdict for row in metrics.rows([high, low])[:2]] == ["worse", "worse, intervals apart"]
-    near = low._replace(metrics=low.metrics | {"recall@1": 0.28, "recall@1_high": 0.75})
-    assert metrics.rows([high, near])[1].verdict == "worse, intervals overlap"
-    assert recall.difference == pytest.approx(0.6)
-    assert steps.runs[1].value is None
-    assert steps.difference is None
-
-
-# --- images and files ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(
-    ("shape", "side", "small"), [((40, 20), 10, (10, 5)), ((3, 90), 9, (1, 9)), ((5, 4), 9, (5, 4))]
-)
-def test_shrink_keeps_the_aspect_and_never_enlarges(shape, side, small, channels):
-    found = thumbnails.shrink(np.full((*shape, channels), 77, np.uint8), side)
-    assert found.shape == (*small, channels)
-    assert (found == 77).all()
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_data_uri_is_exact_for_drawings_and_small_for_photos(channels):
-    drawing = np.zeros((64, 64, channels), np.uint8)
-    drawing[20:30] = 255
-    assert thumbnails.data_uri(drawing).startswith("data:image/png")
-    np.testing.assert_array_equal(pixels(thumbnails.data_uri(drawing)).reshape(drawing.shape), drawing)
-    photo = np.random.default_rng(0).integers(256, size=(64, 64, channels), dtype=np.uint8)
-    assert thumbnails.data_uri(photo).startswith("data:image/jpeg")
-
-
-def test_projector_files_agree(written):
-    folder = written[1][-1].parent
-    tensors = np.loadtxt(folder / "tensors.tsv", delimiter="\t")
-    np.testing.assert_allclose(tensors, ONE.embeddings, rtol=1e-6)
-    np.testing.assert_allclose(
-        np.loadtxt(folder / "tensors2.tsv", delimiter="\t"), OTHER.embeddings, rtol=1e-6
-    )
-    lines = (folder / "metadata.tsv").read_text().splitlines()
-    assert lines[0] == "class\tname"
-    assert lines[1:] == [
-        f"{CLASS_NAMES[label]}\t{name}" for label, name in zip(ONE.labels, ONE.names, strict=True)
-    ]
-    config = (folder / "projector_config.pbtxt").read_text()
-    assert 'tensor_path: "tensors2.tsv"' in config
-    assert config.count("single_image_dim: 14\n    single_image_dim: 12\n") == 2
-    with Image.open(folder / "sprite.png") as image:
-        assert image.size == (5 * 14, 5 * 12)
-
-
-def test_security_projector_texts_stay_in_their_cell():
-    files = dict(projector.files([ONE._replace(names=["a\tb\nc\r\x85\u2028d"] * 24, name='"} x: {\n\\é')]))
-    lines = files["metadata.tsv"].decode().splitlines()
-    assert len(lines) == 25
-    assert lines[1].split("\t")[1:] == ["a b c d"]
-    quoted = re.search(rb'tensor_name: "(.*)"\n', files["projector_config.pbtxt"])[1].decode()
-    assert '"' not in quoted.replace("\\042", "")
-    assert (
-        re.sub(r"\\(\d{3})", lambda m: chr(int(m[1], 8)), quoted).encode("latin-1").decode() == '"} x: {\n\\é'
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "drawn"),
-    [
-        ("Zoë", "Zoë"),
-        ("字\n\ud800", "???"),
-        ("$x^$", "$x^$"),
-        ("a" * 29, "a" * 27 + "…"),
-        ("a" * 28, "a" * 28),
-    ],
-)
-def test_figures_draw_names_as_far_as_the_font_can(name, drawn):
-    rows = metrics.rows([small_run(name)])
-    texts = []
-
-    def draw(ax, theme):
-        figures.scores(rows, [name], ax, theme)
-        texts.extend(text.get_text() for text in ax.get_legend().get_texts())
-
-    figures.png(draw, figures.THEMES["dark"])  # a glyph that is missing would be a warning
-    assert texts == [drawn, "raw pixels"]
 
 
 # --- misuse -------------------------------------------------------------------------------------------------
