@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parent.parent / "README.md"
-PAGES = [README, README.parent / "docs/own_loss.md"]
+PAGES = [README, *(README.parent / "docs" / name for name in ("own_loss.md", "evaluation.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
