@@ -87,6 +87,21 @@ def test_rows_of_metrics():
     assert steps.difference is None
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "is_score"),
+    [
+        ("recall@1", 0.5, True),
+        ("new", 0.5, True),
+        ("new", 1.5, False),
+        ("threshold", 0.5, False),
+        ("left_out", 0, False),
+    ],
+)
+def test_a_score_is_a_share_that_raw_pixels_have_too(key, value, is_score):
+    (row,) = metrics.rows([small_run(metrics={key: value, f"baseline_{key}": value})])
+    assert (row.is_score, row.runs[0].baseline) == (is_score, value)
+
+
 # --- images and files ---------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ TITLES = {
 }
 FAMILIES = {"precision@": "Precision@", "recall@": "Recall@", "ndcg@": "nDCG@", "tar@far=": "TAR at FAR "}
 LOWER_IS_BETTER = {"eer"}
+NO_SCORES = {"threshold", "genuine", "impostors", "queries", "left_out"}  # though raw pixels have them too
 
 
 class Measured(NamedTuple):
@@ -75,7 +76,11 @@ def _row(key: str, runs: Sequence[Run]) -> Row:
     family = next((name for name in FAMILIES if key.startswith(name)), None)
     title = FAMILIES[family] + key.removeprefix(family) if family else TITLES.get(key, key.replace("_", " "))
     in_range = all(m.value is None or 0 <= m.value <= 1 for m in measured)
-    known = family is not None or key in TITLES or any(m.baseline is not None for m in measured)
+    known = (
+        family is not None
+        or key in TITLES
+        or (key not in NO_SCORES and any(m.baseline is not None for m in measured))
+    )
     return Row(title, known and in_range, measured, key in LOWER_IS_BETTER)
 
 
