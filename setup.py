@@ -60,7 +60,7 @@ setuptools.setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["metric_jax", "metric_jax.*"]),
-    package_data={"metric_jax": ["py.typed"]},
+    package_data={"metric_jax": ["py.typed"], "metric_jax.reports": ["templates/*"]},
     install_requires=RUNTIME,
     extras_require=EXTRAS,
 )
