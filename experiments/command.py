@@ -2,10 +2,13 @@
 
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags, logging
+from ml_collections import config_flags
 
+from configs import base
+from metric_jax.data.errors import unknown
 from metric_jax.training import USER_ERRORS
 
 BAD_INPUT = 2
@@ -24,24 +27,25 @@ def start(
         usage: What --help tells before it lists the flags.
         images: What the arguments that are no flags are called; all must be given.
     """
-    wants_help = flags.DEFINE_bool("help", False, "Tells this.")  # absl's own would exit with 1
+    known = flags.FLAGS
+    # absl's own --help would exit with 1.
+    wants_help = flags.DEFINE_bool("help", False, "Tells this.", flag_values=known)
     try:
-        arguments = flags.FLAGS(sys.argv)[1:]
-    except (flags.Error, AttributeError, KeyError) as error:  # the latter two from keys that no config has
-        told = str(error.args[0] if isinstance(error, KeyError) else error)
-        stop(name, " ".join(told.partition(" Other fields")[0].split()))
+        arguments = known(sys.argv)[1:]
+    except flags.Error as error:
+        stop(name, " ".join(str(error).split()))
     if wants_help.value:
-        print(usage, flags.FLAGS.main_module_help(), sep="\n")
+        print(usage, known.main_module_help(), sep="\n")
         sys.exit(0)
     for key in NEEDED:
-        if key in flags.FLAGS and not flags.FLAGS[key].value:
+        if key in known and not known[key].value:
             stop(name, f"--{key} must be given: --help tells more")
     if len(arguments) != len(images):
         wanted = " ".join(["python", f"experiments/{name}.py", *images, "--workdir=RUN"])
         stop(
             name, f"got {len(arguments)} arguments that are no flags, where it takes {len(images)}: {wanted}"
         )
-    if not flags.FLAGS["verbosity"].present:
+    if not known["verbosity"].present:
         logging.set_verbosity(logging.ERROR)  # Orbax tells of every file
     try:
         sys.exit(main(*arguments))
@@ -50,6 +54,19 @@ def start(
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def define_data(name: str) -> Callable[[], dict[str, Any]]:
+    """Defines a flag --data.KEY for every key of a config's data; returns what tells those that were given."""
+    data = base.get_config().data
+    for argument in sys.argv[
+        1:
+    ]:  # before the flags are defined, which would raise for a key that there is not
+        dashes, dot, key = argument.partition("=")[0].partition("data.")
+        if dot and dashes in ("-", "--", "-no", "--no") and key not in data:
+            stop(name, unknown("key of --data", key, data))
+    config_flags.DEFINE_config_dict("data", data)
+    return lambda: config_flags.get_override_values(flags.FLAGS["data"])
 
 
 def stop(name: str, told: str) -> NoReturn:

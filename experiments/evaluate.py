@@ -16,11 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
 
-from configs import base
 from experiments import command
 from metric_jax.data import Images
 from metric_jax.distances import euclidean
@@ -156,7 +154,7 @@ if __name__ == "__main__":
     PROJECTOR = flags.DEFINE_bool(
         "projector", False, "Whether to write files for TensorBoard's projector too."
     )
-    config_flags.DEFINE_config_dict("data", base.get_config().data)
+    DATA = command.define_data("evaluate")
     command.start(
         "evaluate",
         lambda: main(
@@ -165,7 +163,7 @@ if __name__ == "__main__":
             far=FAR.value,
             compare=COMPARE.value,
             projector=PROJECTOR.value,
-            data=config_flags.get_override_values(flags.FLAGS["data"]),
+            data=DATA(),
         ),
         usage=__doc__,
     )

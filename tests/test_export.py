@@ -1,0 +1,96 @@
+"""experiments/export.py: what it writes is used by JAX alone, in a process that never heard of this project."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import trained_run
+from jax import export as jax_export
+
+from experiments import export
+from metric_jax.training import RunError, calibration, open_run
+
+# As the script's docstring says it is done.
+PROGRAM = """
+import json, pathlib, sys
+import jax
+import numpy as np
+folder = pathlib.Path(sys.argv[1])
+embed = jax.export.deserialize(bytearray((folder / "digits.jaxexport").read_bytes())).call
+about = json.loads((folder / "digits.json").read_text())
+images = np.load(folder / "images.npy", allow_pickle=False)
+assert images.shape[1:] == tuple(about["image_shape"])
+np.save(folder / "embeddings.npy", np.asarray(embed(images)))
+np.save(folder / "one.npy", np.asarray(embed(images[:1])))
+one, other = embed(images[:2])
+print(bool(jax.numpy.linalg.norm(one - other) <= about["threshold"]))
+foreign = {"metric_jax", "flax", "optax", "orbax", "grain"} & {name.partition(".")[0] for name in sys.modules}
+assert not foreign, foreign
+"""
+
+
+@pytest.fixture
+def calibrated(tmp_path):
+    folder = trained_run.copy(tmp_path / "run")
+    (folder / "evaluation").mkdir()
+    threshold = calibration.Threshold(0.01, 0.25, 0.009, 0.9, "euclidean", 1000, 12, (8, 8, 1))
+    calibration.save(folder, threshold)
+    return folder
+
+
+def test_jax_alone_embeds_as_the_run_does_any_number_of_images(calibrated, tmp_path, capsys):
+    export.main(str(calibrated), str(tmp_path / "digits.jaxexport"))
+    assert "step 12, for cpu, cuda, tpu" in capsys.readouterr().out
+    run = open_run(calibrated)
+    images = run.load_data()[1].images[:37]
+    np.save(tmp_path / "images.npy", images)
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    expected = run.embed(images)
+    found, one = (np.load(tmp_path / name, allow_pickle=False) for name in ("embeddings.npy", "one.npy"))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(one, expected[:1], rtol=1e-4, atol=1e-5)
+    assert done.stdout.strip() == str(bool(np.linalg.norm(expected[0] - expected[1]) <= 0.25))
+    about = json.loads((tmp_path / "digits.json").read_text())
+    assert about == {
+        "far": 0.01,
+        "threshold": 0.25,
+        "measured_far": 0.009,
+        "tar": 0.9,
+        "distance": "euclidean",
+        "impostors": 1000,
+        "step": 12,
+        "image_shape": [8, 8, 1],
+        "platforms": ["cpu", "cuda", "tpu"],
+    }
+    artefact = jax_export.deserialize(bytearray((tmp_path / "digits.jaxexport").read_bytes()))
+    assert artefact.platforms == ("cpu", "cuda", "tpu")
+    assert artefact.nr_devices == 1
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        ("nowhere/digits.jaxexport", "is no file in a folder that there is"),
+        ("run", "is no file in a folder that there is"),
+        ("digits.json", "is what the description is to be called"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_done(calibrated, tmp_path, out, told):
+    with pytest.raises(RunError, match=told):
+        export.main(str(calibrated), str(tmp_path / out))
+
+
+def test_a_run_without_a_threshold_is_not_exported(tmp_path):
+    with pytest.raises(RunError, match="has no threshold yet: calibrate one"):
+        export.main(str(trained_run.trained()), str(tmp_path / "digits.jaxexport"))
+    assert not list(tmp_path.iterdir())
