@@ -23,12 +23,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 from tqdm import tqdm
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
 
-from configs import base
 from experiments import command
 from metric_jax.data import Images, folder, shards
 from metric_jax.training import Run, RunError, folders, open_run
@@ -204,12 +202,7 @@ if __name__ == "__main__":
     PART = flags.DEFINE_enum("part", "test", ["test", "train"], "Which part of the run's data.")
     SHARD = flags.DEFINE_integer("shard", 2048, "How many images make a shard.")
     SKIP_BAD = flags.DEFINE_bool("skip_bad", False, "Leaves out images of --images that cannot be used.")
-    try:
-        config_flags.DEFINE_config_dict("data", base.get_config().data)  # looks at the command line already
-    except (AttributeError, KeyError) as error:
-        cause = error.args[0]
-        told = cause.args[0] if isinstance(cause, KeyError) else cause
-        command.stop("embed", f"--data has no key {' '.join(str(told).split())}")
+    DATA = command.define_data("embed")
     command.start(
         "embed",
         lambda: main(
@@ -220,7 +213,7 @@ if __name__ == "__main__":
             part=PART.value,
             shard=SHARD.value,
             skip_bad=SKIP_BAD.value,
-            data=config_flags.get_override_values(flags.FLAGS["data"]),
+            data=DATA(),
         ),
         usage=__doc__,
     )
