@@ -23,7 +23,10 @@ from metric_jax.training import RunError, calibration, open_run
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}
+QUICK = {
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    "OMP_NUM_THREADS": "1",
+}
 
 
 def script(name, *arguments):
@@ -286,26 +289,12 @@ def test_search_without_faiss_or_with_a_broken_index_says_so(
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "told"),
-    [
-        (
-            "evaluate",
-            ["--workdir=runs", "--data.roott=x"],
-            "unknown key of --data 'roott', did you mean 'root'?",
-        ),
-        (
-            "search",
-            ["a.png", "--workdir=nowhere", "--gallery=x"],
-            "there is no folder nowhere: name that of a run",
-        ),
-    ],
-)
-def test_a_wrong_command_is_one_line_and_exit_code_2(name, arguments, told):
-    done = script(name, *arguments)
+def test_a_wrong_key_of_the_data_is_one_line_and_exit_code_2():
+    done = script("evaluate", "--workdir=runs", "--data.roott=x")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert re.fullmatch(rf"{name}: {re.escape(told)}.*\n", done.stderr), done.stderr
+    told = "evaluate: unknown key of --data 'roott', did you mean 'root'?"
+    assert re.fullmatch(rf"{re.escape(told)}.*\n", done.stderr), done.stderr
 
 
 @pytest.fixture
