@@ -59,18 +59,25 @@ class Ranked(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """A metric: from the ranks and a k, and the ``limit`` up to which it looks: the name of an entry of `limits`."""
+    """A metric: its value from the ranks and a k, and what of the ranks it needs.
+
+    Attributes:
+        value: The function.
+        limit: Up to which rank it looks: "one", "k", "R" or "all".
+        of_first: Whether it looks at the nearest relevant item alone.
+    """
 
     value: Callable[[Ranked, int], Array]
     limit: str
+    of_first: bool = False
 
 
 METRICS: Mapping[str, Metric] = {
     "map_at_r": Metric(lambda ranked, k: ranked.precision(ranked.size[None]), "R"),
-    "precision@1": Metric(lambda ranked, k: ranked.ranks[0] == 1, "one"),
+    "precision@1": Metric(lambda ranked, k: ranked.ranks[0] == 1, "one", of_first=True),
     "r_precision": Metric(lambda ranked, k: ranked.within(ranked.size[None]) / ranked.size, "R"),
-    "recall@k": Metric(lambda ranked, k: ranked.ranks[0] <= k, "first"),
-    "mrr": Metric(lambda ranked, k: 1.0 / ranked.ranks[0], "first"),
+    "recall@k": Metric(lambda ranked, k: ranked.ranks[0] <= k, "k", of_first=True),
+    "mrr": Metric(lambda ranked, k: 1.0 / ranked.ranks[0], "all", of_first=True),
     "precision@k": Metric(lambda ranked, k: ranked.within(k) / k, "k"),
     "ndcg@k": Metric(lambda ranked, k: ranked.gain(k), "k"),
     "map": Metric(lambda ranked, k: ranked.precision(NOWHERE - 1), "all"),
@@ -98,10 +105,12 @@ class Wanted(NamedTuple):
 
     def search(self, span: int, most: int, items: int) -> "Search":
         """How to search for queries of which none has more than ``most`` relevant items, within a ``span`` of them."""
-        limits = {"R": most, "one": 1, "first": 1, "k": max(self.ks), "all": items}
-        limit = max(limits[METRICS[name].limit] for name in self.metrics)
-        first_is_exact = any(METRICS[name].limit == "first" for name in self.metrics)
-        return Search(span, min(most, limit), limit, first_is_exact)
+        limits = {"one": 1, "k": max(self.ks), "R": most, "all": items}
+        metrics = [METRICS[name] for name in self.metrics]
+        keep = max((min(most, limits[metric.limit]) for metric in metrics if not metric.of_first), default=1)
+        exact = [metric for metric in metrics if metric.of_first and metric.limit == "all"]
+        limit = max((limits[metric.limit] for metric in metrics if metric not in exact), default=items)
+        return Search(span, keep, limit, first_is_exact=bool(exact))
 
 
 class Search(NamedTuple):
