@@ -22,6 +22,7 @@ RUNTIME = [
     "tqdm>=4.66",  # the progress bar
     "matplotlib>=3.9",  # figures and reports
     "jinja2>=3.1",  # the report's page, with everything escaped
+    "flatbuffers>=24.3",  # jax.export serializes with it and does not declare it
     "plotly>=6.0",  # the map of embeddings in the report
 ]
 

@@ -4,7 +4,7 @@
 
 The file is a serialized `jax.export` artefact: images, ``[n, height, width, channels]`` uint8 for any n, to embeddings
 ``[n, dim]`` float32, with the parameters in it, for CPU, CUDA and TPU. Beside it, faces.json says what to do with them:
-the threshold, the shape of the images, the distance. To use it, there is no need for this project:
+the threshold, the shape of the images, the distance. To use it takes jax and flatbuffers, and not this project:
 
     import json, pathlib, jax
     embed = jax.export.deserialize(bytearray(pathlib.Path("faces.jaxexport").read_bytes())).call
@@ -65,12 +65,9 @@ def serialize(run: Run) -> bytes:
     """The embedding function of a run, its parameters within, for any number of images."""
     parameters = jax.device_get(run.parameters)  # no longer those of particular devices
 
-    # One image at a time, which vmap makes one batch again: a model may ask how many images there are, and here that
-    # is not a number.
     @jax.jit
-    @jax.vmap
-    def embed(image: jax.Array) -> jax.Array:
-        return run.function(*parameters, image[None])[0]
+    def embed(images: jax.Array) -> jax.Array:
+        return run.function(*parameters, images)
 
     (n,) = export.symbolic_shape("n")
     images = jax.ShapeDtypeStruct((n, *run.image_shape), np.uint8)

@@ -1,5 +1,6 @@
 """A small run on the digits, trained once in a process, and copies of it to do things to."""
 
+import atexit
 import functools
 import pathlib
 import shutil
@@ -16,7 +17,9 @@ STEPS = (8, 12)  # the checkpoints that it keeps
 def trained() -> pathlib.Path:
     """The folder of the run; nothing is to be changed in it."""
     # A path of its own, and not pytest's: it is shared by files of tests.
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="metric_jax_run_")) / "digits"
+    home = tempfile.mkdtemp(prefix="metric_jax_run_")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    folder = pathlib.Path(home) / "digits"
     training.train_and_evaluate(small_run.config(), str(folder))
     return folder
 

@@ -112,7 +112,7 @@ class ConvNet(nnx.Module):
         features = images
         for block in self.blocks:
             features = block(features, train=train)
-        embeddings = self.head(features.reshape(len(features), -1))
+        embeddings = self.head(features.reshape(features.shape[0], -1))
         if self.neck is not None:
             embeddings = self.neck(embeddings, use_running_average=not train)
         return _unit(embeddings) if self.normalise else embeddings
