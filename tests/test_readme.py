@@ -30,5 +30,5 @@ def test_what_the_readme_names_is_there():
         folder / "configs" / f"{name}.py" for name in re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
     ]
     assert len(named) > 10
-    assert len(configs) == 3
+    assert len(configs) == 4
     assert [path for path in (*named, *linked, *configs) if not path.exists()] == []
