@@ -90,9 +90,7 @@ class Batch:
         return lax.map(jax.checkpoint(one_anchor, prevent_cse=False), anchors, batch_size=tile)
 
 
-def tile_size(
-    batch: int, references: int, tile: int | str, held: int = 1, *, least: int = TILE_ROWS
-) -> int:
+def tile_size(batch: int, references: int, tile: int | str, held: int = 1, *, least: int = TILE_ROWS) -> int:
     """How many anchors to compare at a time; ``"auto"`` makes equal tiles of about ``TILE_ENTRIES`` numbers.
 
     ``held`` is how many numbers a distance takes up while it is computed: 1 in a matrix product. A tile of products has

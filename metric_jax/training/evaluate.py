@@ -173,5 +173,7 @@ def table(results: Mapping[str, float]) -> str:
         lines = [line[:26] + line[44:] for line in lines]
     shown = {*metrics, *(f"{key}{end}" for key in metrics for end in ("_low", "_high"))}
     others = {k: v for k, v in results.items() if k not in shown and not k.startswith("baseline_")}
-    lines += [f"{key:<16}{value:>10,.6g}" for key, value in others.items()]
+    lines += [
+        f"{key:<16}{value:>10,{'d' if isinstance(value, int) else '.6g'}}" for key, value in others.items()
+    ]
     return "\n".join(lines)
