@@ -1,6 +1,7 @@
 """How a script that uses a trained run starts: flags in, and of what is wrong with them one line and exit code 2."""
 
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -51,6 +52,9 @@ def start(
         sys.exit(main(*arguments))
     except USER_ERRORS as error:
         stop(name, str(error))
+    except Exception:  # not Python's own exit code, 1, which may have a meaning
+        traceback.print_exc()
+        sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -59,9 +63,8 @@ def start(
 def define_data(name: str) -> Callable[[], dict[str, Any]]:
     """Defines a flag --data.KEY for every key of a config's data; returns what tells those that were given."""
     data = base.get_config().data
-    for argument in sys.argv[
-        1:
-    ]:  # before the flags are defined, which would raise for a key that there is not
+    # Before the flags are defined, which would raise for a key that there is not.
+    for argument in sys.argv[1:]:
         dashes, dot, key = argument.partition("=")[0].partition("data.")
         if dot and dashes in ("-", "--", "-no", "--no") and key not in data:
             stop(name, unknown("key of --data", key, data))

@@ -148,7 +148,7 @@ def of_data(images: Images) -> Work:
 def of_folder(found: folder.Listing, image_shape: tuple[int, ...], *, skip_bad: bool) -> Work:
     """A folder of images, of which only a shard is in memory at any time."""
     folder.settle(found.faults, found, skip_bad=skip_bad, option=SKIP)
-    described = json.dumps([[file.id, file.label, file.path.stat().st_size] for file in found.files])
+    described = json.dumps([[file.id, file.label, *size_and_time(file.path)] for file in found.files])
     load = functools.partial(load_files, found, image_shape, skip_bad)
     return Work(len(found.files), hashlib.sha256(described.encode()).hexdigest(), found.class_names, load)
 
@@ -174,6 +174,12 @@ def load_files(
             rows.append(shards.Row(file.id, file.label))
     folder.settle(faults, found, skip_bad=skip_bad, option=SKIP)
     return np.stack(images) if images else np.zeros((0, *image_shape), np.uint8), rows
+
+
+def size_and_time(path: pathlib.Path) -> tuple[int, int]:
+    """What tells a file from another one of that name, without reading it."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def digest_of_checkpoint(run: Run) -> str:

@@ -98,7 +98,10 @@ def exactly(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices and distances ``[k]`` of the nearest rows."""
     parts = [part for part in embedded.shards if len(part)]
-    indices, distances = nearest(query, parts, k=k, distance=run.distance)
+    try:
+        indices, distances = nearest(query, parts, k=k, distance=run.distance)
+    except ValueError as error:
+        raise RunError(f"the gallery cannot be searched: {error}") from error
     return indices[0], distances[0]
 
 

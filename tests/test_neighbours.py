@@ -55,7 +55,15 @@ def test_near_duplicates_have_their_exact_distance():
     np.testing.assert_allclose(distances, [[1e-5, 3e-5]], rtol=1e-6)
 
 
+def test_the_nearest_is_found_though_the_product_cannot_tell():
+    items, distances = nearest([[0.0], [2000.0]], [[0.3], [0.0], [2000.0]], k=1)
+    np.testing.assert_array_equal(items, [[1], [2]])
+    np.testing.assert_array_equal(distances, 0)
+
+
 def test_bad_input():
+    with pytest.raises(ValueError, match="so large in row 0 that their euclidean distances are infinite"):
+        nearest(ROWS * np.float32(1e25), k=1)
     with pytest.raises(
         ValueError, match="k must be at most the 39 items that a query is compared with, got 40"
     ):

@@ -201,6 +201,29 @@ def test_N14_queries_without_a_relevant_item_are_left_out_and_counted():
         retrieval(batch, labels, gallery=batch, gallery_labels=labels + 3, ks=(1,))
 
 
+def test_N14_an_outlier_changes_nothing():
+    """The rounding of a far item is no reason to take near ones for ties."""
+    generator = np.random.default_rng(9)
+    batch = np.concatenate(
+        [generator.normal(0, 0.01, (30, 3)), 1 + generator.normal(0, 0.01, (30, 3)), [[1e4] * 3]]
+    )
+    for distance in (mj.euclidean, mj.manhattan):
+        found = retrieval(batch.astype(np.float32), np.repeat([0, 1, 2], [30, 30, 1]), distance=distance)
+        assert found["map_at_r"] == 1.0
+
+
+def test_rows_whose_squares_are_infinite():
+    batch, labels = labelled(12, 3)
+    with pytest.raises(
+        ValueError, match="so large in row 0 that their squared_euclidean distances are infinite"
+    ):
+        retrieval(batch * np.float32(1e25), labels)
+    check(
+        retrieval(batch * np.float32(1e25), labels, distance=mj.cosine),
+        expect(batch, labels, distance=mj.cosine),
+    )
+
+
 def test_N13_nan_is_an_error_that_names_the_row():
     batch, labels = labelled(8, 2)
     for junk in (np.nan, np.inf):
@@ -338,6 +361,17 @@ def test_padding_changes_nothing():
     assert np.isnan(scores[~where]).all()
     with pytest.raises(TypeError, match="where must be boolean"):
         retrieval(batch, labels, where=np.ones(23))
+    for wrong in (batch[:1], batch[:, 0]):
+        with pytest.raises(ValueError, match=r"embeddings must be \[23, dim\], as where is"):
+            retrieval(wrong, labels, where=np.ones(23, bool))
+    with pytest.raises(ValueError, match="0 embeddings that count have nothing to be compared with"):
+        retrieval(batch, labels, where=np.zeros(23, bool))
+
+
+def test_an_empty_part_of_a_gallery_is_no_part():
+    batch, labels = labelled(20, 3)
+    parts = {"gallery": [batch[:7], batch[:0], batch[7:]], "gallery_labels": labels}
+    assert retrieval(batch, labels, **parts) == retrieval(batch, labels, gallery=batch, gallery_labels=labels)
 
 
 def test_scores_of_every_query_and_by_class():
@@ -382,3 +416,4 @@ def test_threads_share_the_queries(monkeypatch, x64):
     monkeypatch.setattr(scores_module, "THREADED", 0)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     assert retrieval(batch, labels, tile=16) == alone
+    retrieval(batch, labels, tile=200)  # fewer tiles than threads

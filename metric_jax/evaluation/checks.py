@@ -4,10 +4,11 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from metric_jax.distances import as_rows
+from metric_jax.distances import Distance, as_rows
 from metric_jax.pairs import as_array
 
 
@@ -25,10 +26,20 @@ def finite_rows(embeddings: Any, name: str) -> Array:
     return rows
 
 
+def finite_products(prepared: Array, name: str, distance: Distance) -> None:
+    """Raises a ValueError if prepared rows are so large that their products, hence their distances, are infinite."""
+    too_large = np.flatnonzero(~np.isfinite(np.asarray(jnp.sum(prepared**2, axis=-1))))
+    if distance.has_product and too_large.size:
+        raise ValueError(
+            f"{name} are so large in row {too_large[0]} that their {distance.name} distances are infinite: "
+            "scale them down, or normalize them"
+        )
+
+
 def parts(gallery: Any, name: str) -> list[Any]:
     """The gallery as a list of matrices: it is one, or a sequence of some. They are checked as they are read."""
     if isinstance(gallery, Sequence) and len(gallery) and all(np.ndim(part) == 2 for part in gallery):
-        return list(gallery)
+        return [part for part in gallery if len(part)] or [finite_rows(gallery[0], name)]
     return [finite_rows(gallery, name)]
 
 
@@ -49,7 +60,11 @@ def integers(values: Any, name: str, rows: int, of: str) -> np.ndarray:
             f"np.unique({name}, return_inverse=True)[1]"
         )
     check_length(host, name, rows, of)
-    return host
+    if host.size and host.max() > np.iinfo(np.int64).max:
+        raise ValueError(
+            f"{name} hold {host.max()}, which is no 64-bit integer with a sign: number them anew"
+        )
+    return host.astype(np.int64)
 
 
 def mask(values: Any, name: str, rows: int, of: str) -> np.ndarray:

@@ -112,8 +112,8 @@ def few_shot(
     accuracy, half = float(accuracies.mean()), z * float(accuracies.std(ddof=1)) / math.sqrt(episodes)
     return {
         "accuracy": accuracy,
-        "accuracy_low": accuracy - half,
-        "accuracy_high": accuracy + half,
+        "accuracy_low": max(accuracy - half, 0.0),
+        "accuracy_high": min(accuracy + half, 1.0),
         "episodes": episodes,
     }
 

@@ -14,6 +14,8 @@ from metric_jax.anchors import tile_size
 from metric_jax.distances import Distance, center, check_measure, euclidean
 from metric_jax.evaluation import checks
 
+SPARE = 16  # candidates beyond k, for those that rounding puts behind others
+
 
 def nearest(
     queries: types.Embeddings,
@@ -25,8 +27,10 @@ def nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest items of each query, the nearest first, and how far they are.
 
-    They are found by a matrix product and their distances computed again by difference, so that near duplicates have
-    exact distances and stand in their order. At a tie the lower index comes first. It checks values, so not inside jit.
+    They are found by a matrix product, of which a few more than k are taken, and their distances computed again by
+    difference. So distances are exact, and near duplicates stand in their order; only which of more than `SPARE` items
+    at one distance up to the product's rounding are the k is left to it. At a tie the lower index comes first. It
+    checks values, so not inside jit.
 
     Args:
         queries: ``[queries, dim]``, floating, finite.
@@ -56,12 +60,13 @@ def nearest(
     if checks.count(k, "k") > items:
         raise ValueError(f"k must be at most the {items} items that a query is compared with, got {k}")
     middle = center(rows)
+    checks.finite_products(distance.prepare(rows, middle), "queries", distance)
     held = 1 if distance.has_product else rows.shape[1]
     size = tile_size(len(rows), max(map(len, parts)), tile, held)
     found, start = [], 0
     for i, part in enumerate(parts):
         read = checks.same_dim(part, rows.shape[1], "gallery" if len(parts) == 1 else f"gallery part {i}")
-        taken = min(k, len(read) - (gallery is None))
+        taken = min(k + SPARE, len(read) - (gallery is None))
         far, chosen = _search(
             rows, read, middle, k=taken, itself=gallery is None, distance=distance, tile=size
         )

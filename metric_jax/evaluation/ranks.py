@@ -33,24 +33,19 @@ class Queries(NamedTuple):
         start: The first relevant item.
         end: The one behind the last.
         own: The item that is the query itself, and so is neither relevant nor irrelevant; -1 if none is.
+        reach: The distance of each row from the center, on which its rounding depends.
     """
 
     rows: Float[Array, "queries dim"]
     start: Int[Array, "queries"]
     end: Int[Array, "queries"]
     own: Int[Array, "queries"]
-
-
-class Near(NamedTuple):
-    """The relevant items of each query: their distances, ascending, infinite where there is none.
-
-    Attributes:
-        distances: ``[slots, queries]``.
-        reach: ``[queries]``, the largest distance to any item, which says what rounding cannot tell apart.
-    """
-
-    distances: Float[Array, "slots queries"]
     reach: Float[Array, "queries"]
+
+
+Near = Float[
+    Array, "slots queries"
+]  # distances of the relevant items, ascending, infinite where there is none
 
 
 def compare(queries: Queries, items: Array, distance: Distance) -> Array:
@@ -64,13 +59,27 @@ def relevant(distances: Array, queries: Queries, *, slots: int, keep: int) -> Ne
     place = queries.start[None] + jnp.arange(slots)[:, None]
     found = distances[jnp.minimum(place, items - 1), jnp.arange(count)[None]]
     is_one = (place < queries.end[None]) & (place != queries.own[None])
-    return Near(_smallest(jnp.where(is_one, found, jnp.inf), keep), jnp.max(distances, axis=0))
+    return _smallest(jnp.where(is_one, found, jnp.inf), keep)
 
 
 def merge(near: Near, more: Near) -> Near:
     """The relevant items of two parts of the gallery as those of one."""
-    distances = jnp.concatenate([near.distances, more.distances])
-    return Near(_smallest(distances, len(near.distances)), jnp.maximum(near.reach, more.reach))
+    return _smallest(jnp.concatenate([near, more]), len(near))
+
+
+def from_center(rows: Array, distance: Distance) -> Array:
+    """``[rows]``: the distance of prepared rows from the center, which they have as their origin."""
+    origin = jnp.zeros((1, rows.shape[1]), rows.dtype)
+    return jax.vmap(lambda row: distance.against(row, origin, distance.precision)[0])(rows)
+
+
+def resolved(near: Near, reach: Array) -> Array:
+    """The relevant distances and as much more as rounding may make of an item that is just as far.
+
+    The error of a product, ``|x|² + |y|² - 2 x·y``, grows with both norms, and that of y is at most ``|x| + d``.
+    """
+    slack = reach + (jnp.sqrt(reach) + jnp.sqrt(jnp.maximum(near, 0.0))) ** 2
+    return near + ROUNDING_UNITS * jnp.finfo(near.dtype).eps * slack
 
 
 def _smallest(values: Array, count: int) -> Array:
@@ -99,8 +108,7 @@ def irrelevant_before(
     index = jnp.arange(len(distances))[:, None]
     is_candidate = (index < queries.start[None]) | (index >= queries.end[None])
     candidates = jnp.where(is_candidate & (index < items), distances, jnp.inf)
-    resolution = ROUNDING_UNITS * jnp.finfo(distances.dtype).eps * near.reach
-    bounds = jnp.where(jnp.isinf(near.distances), -jnp.inf, near.distances + resolution[None])
+    bounds = jnp.where(jnp.isinf(near), -jnp.inf, resolved(near, queries.reach[None]))
     if limit * BLOCK >= len(distances):
         return _count(candidates, bounds)
     in_blocks = functools.partial(_count_in_blocks, limit=limit)

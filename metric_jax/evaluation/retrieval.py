@@ -13,8 +13,9 @@ nearest relevant item and R for their number:
 
 and the ranks need no sorted gallery: rank_i is i plus the number of irrelevant items that are not farther. At a tie,
 then, irrelevant items come first: a network that maps everything to one point scores what it deserves, under any order
-of the gallery. Distances that differ by less than the rounding of a matrix product, 1e-6 of the query's largest
-distance (squared, if Euclidean), are a tie: float32 cannot tell which of them is nearer.
+of the gallery. Distances that differ by less than the rounding of a matrix product are a tie: of squared ones, about
+1e-6 of ``|x|² + (|x| + d)²``, where the query x is counted from the center of all queries. Float32 cannot tell which of
+two such items is nearer.
 
 A metric of a set is the mean over queries. A query without a relevant item has none, is left out, and is counted.
 """
@@ -59,7 +60,8 @@ def retrieval(
         embeddings: ``[queries, dim]``, floating, finite.
         labels: ``[queries]`` integers.
         gallery: ``[items, dim]``, what to search instead of the embeddings themselves; or a sequence of such arrays, as
-            of memory-mapped files: they are read one after the other, twice, and only one need fit into memory.
+            of memory-mapped files: they are read one after the other, twice for each size of class up to a factor of 2,
+            and two need fit into memory.
         gallery_labels: ``[items]`` integers, of all parts in their order.
         metrics: Which: ``"map_at_r"``, ``"r_precision"``, ``"precision@1"``, ``"mrr"``, and for each of ``ks``
             ``"recall@k"``, ``"precision@k"``, ``"ndcg@k"``. Only ``"map"`` needs every rank, and takes longer.
@@ -158,6 +160,10 @@ def retrieval_scores(
     if (gallery is None) != (gallery_labels is None):
         raise ValueError("gallery and gallery_labels belong together: pass both or neither")
     mask = None if where is None else checks.mask(where, "where", len(labels), "labels")
+    if mask is not None and (np.ndim(embeddings) != 2 or len(embeddings) != len(mask)):
+        raise ValueError(
+            f"embeddings must be [{len(mask)}, dim], as where is, got {list(np.shape(embeddings))}"
+        )
     given = embeddings if mask is None else jnp.where(mask[:, None], jnp.asarray(embeddings), 0)
     rows = np.asarray(checks.finite_rows(given, "embeddings"))
     classes = checks.integers(labels, "labels", len(rows), "rows of embeddings")
@@ -166,7 +172,9 @@ def retrieval_scores(
     if parts is None:
         item_labels, items = classes[chosen], len(chosen) - 1
         if items < 1:
-            raise ValueError("one embedding has nothing to be compared with: pass more, or a gallery")
+            raise ValueError(
+                f"{items + 1} embeddings that count have nothing to be compared with: pass more, or a gallery"
+            )
     else:
         items = sum(map(len, parts))
         item_labels = checks.integers(gallery_labels, "gallery_labels", items, "items of the gallery")
@@ -199,12 +207,12 @@ def by_class(scores: Mapping[str, np.ndarray], labels: types.Labels) -> dict[int
     values = np.stack(list(scores.values()), axis=1)
     classes = checks.integers(labels, "labels", len(values), "queries")
     counts = ~np.isnan(values[:, 0])
-    found: dict[int, dict[str, float]] = {}
-    for label in np.unique(classes[counts]):
-        of_class = values[counts & (classes == label)]
-        means = map(float, of_class.mean(axis=0))
-        found[int(label)] = {**dict(zip(scores, means, strict=True)), "queries": len(of_class)}
-    return found
+    known, place, sizes = np.unique(classes[counts], return_inverse=True, return_counts=True)
+    means = np.stack([np.bincount(place, column) / sizes for column in values[counts].T], axis=1)
+    return {
+        int(label): {**dict(zip(scores, map(float, mean), strict=True)), "queries": int(size)}
+        for label, mean, size in zip(known, means, sizes, strict=True)
+    }
 
 
 def _names(metrics: Sequence[str]) -> tuple[str, ...]:

@@ -1,12 +1,14 @@
 """From rows and labels to the metrics of every query: what retrieval does on the device, in tiles of queries.
 
 Queries are handled in groups whose classes are about equally large, so that one large class does not cost all of them
-its size. A gallery that comes in parts is read twice: for the distances of the relevant items, then for the counts.
+its size. A gallery that comes in parts is read twice for each group: for the distances of the relevant items, then for
+the counts.
 """
 
 import concurrent.futures
 import functools
 import inspect
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -157,6 +159,7 @@ def score_queries(
     """The metrics ``[queries]`` of each query, NaN without a relevant item; leave-one-out if ``parts`` is None."""
     distance = distance.ranking
     middle = center(jnp.asarray(rows))
+    checks.finite_products(distance.prepare(jnp.asarray(rows), middle), "embeddings", distance)
     sources = [rows] if parts is None else parts
     ends = np.cumsum([len(source) for source in sources])
 
@@ -181,6 +184,7 @@ def score_queries(
             _cut, size=size, multiple=mesh.size if mesh else _threads(len(group), len(item_labels))
         )
         prepared, count = distance.prepare(jnp.asarray(rows[group]), middle), cut(counts[group])
+        reach = ranks.from_center(prepared, distance)
         options = {
             "search": wanted.search(most + int(parts is None), most, len(item_labels)),
             "distance": distance,
@@ -188,7 +192,8 @@ def score_queries(
         }
 
         def tiles(part: int) -> Queries:
-            return cut(Queries(prepared, *read(part).span(labels[group]), jnp.asarray(own[group], jnp.int32)))
+            places = *read(part).span(labels[group]), jnp.asarray(own[group], jnp.int32)
+            return cut(Queries(prepared, *places, reach))
 
         if len(sources) == 1:
             gallery = read(0)
@@ -247,7 +252,7 @@ def _over_tiles(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     def on_threads(tiles: Any, rows: Array, items: int, *, mesh: Mesh | None, **static: Any) -> Any:
         count, size = jax.tree.leaves(tiles)[0].shape[:2]
-        threads = 1 if mesh else _threads(count * size, items)
+        threads = 1 if mesh else math.gcd(count, _threads(count * size, items))
         if threads == 1:
             return run(tiles, rows, items, mesh=mesh, **static)
         x64 = rows.dtype == jnp.float64  # a thread begins with the default of it

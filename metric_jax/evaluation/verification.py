@@ -84,7 +84,9 @@ def verification(
             ``sd / √folds`` (with the sample's sd, as LFW reports it); the interval is that of all decisions together;
         *   ``threshold``, where the accuracy on all pairs is best, the smallest if several are (which accepts the
             fewest); just below the smallest distance if it is best to accept nothing;
-        *   ``tar@far=0.01`` and so on, the TAR at `threshold_at` of that FAR, each with ``_low`` and ``_high``;
+        *   ``tar@far=0.01`` and so on, the TAR at `threshold_at` of that FAR, each with ``_low`` and ``_high``: of the
+            TAR at that very threshold. How far off the threshold may be is not in it, and with few impostors beyond it
+            (100 at FAR 0.01 of 10,000) that is the larger part;
         *   ``genuine`` and ``impostors``, how many pairs of either kind there are.
 
     Raises:

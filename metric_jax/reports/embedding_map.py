@@ -78,7 +78,9 @@ def _tsne(rows: np.ndarray) -> Projection:
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, (len(rows) - 1) / 3)
-    points = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(rows)
+    points = TSNE(
+        2, perplexity=perplexity, init="pca" if rows.shape[1] > 1 else "random", random_state=0
+    ).fit_transform(rows)
     return Projection(
         "t-SNE", "Keeps neighbours together; distances between groups say little.", _scaled(points)
     )

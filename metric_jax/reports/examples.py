@@ -40,7 +40,10 @@ def hardest(run: Run) -> tuple[list[Pair], list[Pair]]:
     They are the worst of what batch-hard mining finds with the whole test set as the batch: of every image that has a
     positive and a negative, the farthest positive and the nearest negative.
     """
-    embeddings, labels = jnp.asarray(run.embeddings), jnp.asarray(run.labels)
+    embeddings, labels = (
+        jnp.asarray(run.embeddings),
+        jnp.asarray(np.unique(run.labels, return_inverse=True)[1]),
+    )
     found = mining.batch_hard(embeddings, labels, distance=run.distance)
     anchors = jnp.arange(len(labels))[np.asarray(found.valid)]
     lists = []

@@ -78,7 +78,7 @@ def calibrate(
     if not 0 < far <= 1:
         raise RunError(f"--far must lie above 0 and be at most 1, got {far:g}")
     try:
-        first, second, is_same = all_pairs(jnp.asarray(labels), limit=PAIRS, seed=seed)
+        first, second, is_same = all_pairs(labels, limit=PAIRS, seed=seed)
         distances = pair_distances(jnp.asarray(embeddings), first, second, distance=distance)
         impostors = int(np.sum(~is_same))
         far = max(far, 1 / impostors)

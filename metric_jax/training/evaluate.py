@@ -112,7 +112,8 @@ def assess(
     Raises:
         RunError: Embeddings that hold NaN, or labels on which nothing can be measured.
     """
-    rows, classes = jnp.asarray(embeddings), jnp.asarray(labels)
+    rows = jnp.asarray(embeddings)
+    classes = jnp.asarray(np.unique(labels, return_inverse=True)[1])  # labels may be beyond 32 bits
     try:
         first, second, is_same = all_pairs(classes, limit=PAIRS, seed=seed)
         distances = pair_distances(rows, first, second, distance=distance)
