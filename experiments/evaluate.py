@@ -56,6 +56,7 @@ def main(
         projector: Whether to write files for TensorBoard's projector too.
         data: Keys of the config's data that differ.
     """
+    calibration.check_far(far)
     runs = [open_run(workdir, checkpoint, data=data), *([open_run(compare, data=data)] if compare else [])]
     paths = [run.folder.resolve() for run in runs]
     if len(set(paths)) < len(paths):

@@ -131,7 +131,7 @@ def histogram(
         ax.stairs(shares, edges, fill=True, fc="none", ec=colour, lw=0, hatch=hatch, alpha=0.35)
         ax.stairs(shares, edges, color=colour, lw=1.6, ls=style, label=label)
     if threshold is not None:
-        ax.axvline(threshold, color=theme.ink, lw=1.2, ls=":", label="threshold")
+        ax.axvline(threshold, color=theme.ink, lw=1.2, ls=":", label="most accurate threshold")
     ax.set(xlabel="distance", ylabel="share of the pairs", ylim=(0, None))
     ax.margins(x=0)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)

@@ -75,8 +75,7 @@ def calibrate(
     Raises:
         RunError: A FAR out of range; a test set without pairs of both kinds.
     """
-    if not 0 < far <= 1:
-        raise RunError(f"--far must lie above 0 and be at most 1, got {far:g}")
+    check_far(far)
     try:
         first, second, is_same = all_pairs(labels, limit=PAIRS, seed=seed)
         distances = pair_distances(jnp.asarray(embeddings), first, second, distance=distance)
@@ -86,6 +85,12 @@ def calibrate(
     except ValueError as error:
         raise RunError(f"no threshold can be calibrated on this test set: {error}") from error
     return Threshold(far, threshold, measured, tar, distance.name, impostors, step, image_shape)
+
+
+def check_far(far: float) -> None:
+    """Raises a RunError unless it is a rate that a threshold can be calibrated for."""
+    if not 0 < far <= 1:
+        raise RunError(f"--far must lie above 0 and be at most 1, got {far:g}")
 
 
 def save(workdir: pathlib.Path, threshold: Threshold) -> pathlib.Path:
