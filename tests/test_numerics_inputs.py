@@ -35,7 +35,9 @@ def test_N8_labels_beyond_32_bits_stay_distinct_or_raise(big):
     labels = np.array([1, big, 1, big])
     batch = np.array([[0.0], [1.0], [2.0], [3.0]], np.float32)
     expected = mj.batch_hard_triplet_loss(batch, np.array([0, 1, 0, 1]))
-    for function in (mj.batch_hard_triplet_loss, mj.mining.batch_hard, mj.evaluation.retrieval):
+    found, small = (mj.evaluation.retrieval(batch, y, ks=(1,)) for y in (labels, np.array([0, 1, 0, 1])))
+    assert found == small
+    for function in (mj.batch_hard_triplet_loss, mj.mining.batch_hard):
         with pytest.raises(ValueError, match="labels do not fit"):
             function(batch, labels)
     with jax.enable_x64(True):
