@@ -23,7 +23,7 @@ from experiments import command
 from metric_jax.data import Images
 from metric_jax.distances import euclidean
 from metric_jax.training import Run, RunError, calibration, folders, open_run
-from metric_jax.training.evaluate import assess, beside, table
+from metric_jax.training.evaluate import assess, beside, pixels, table
 
 RESULTS = "evaluation.json"
 
@@ -96,8 +96,7 @@ def evaluate(name: str, run: Run, test: Images, raw: Mapping[str, float]) -> Eva
 
 def raw_pixels(test: Images) -> dict[str, float]:
     """The same of raw pixels under the Euclidean distance: the numbers to beat."""
-    pixels = test.images.reshape(len(test), -1).astype(np.float32) / 255.0
-    return assess(pixels, test.labels, distance=euclidean)
+    return assess(pixels(test), test.labels, distance=euclidean)
 
 
 def calibrated(evaluated: Evaluated, test: Images, far: float) -> calibration.Threshold:

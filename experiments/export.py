@@ -26,6 +26,7 @@ from jax import export
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
 
 from experiments import command
+from metric_jax import files
 from metric_jax.training import Run, RunError, calibration, folders, open_run
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -49,10 +50,8 @@ def main(workdir: str, out: str, *, checkpoint: int | None = None) -> None:
     run = open_run(workdir, checkpoint)
     threshold = calibration.of_run(run.folder, step=run.step, distance=run.distance)
     serialized = serialize(run)
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        temporary.write_bytes(serialized)
-        temporary.replace(path)
+        files.replace(path, serialized)
         folders.write_json(description, {**threshold._asdict(), "platforms": PLATFORMS})
     except OSError as error:
         raise RunError(f"cannot write --out={out}: {error.strerror}") from error

@@ -45,11 +45,12 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "diagnostics": (BELOW_LOSSES, CORE),
     "recipes": ({"distances", "losses"}, CORE),
     "evaluation": ({"types", "distances", "pairs", "anchors"}, CORE),
-    "reports": ({"types", "distances", "mining", "evaluation"}, CORE),
-    "data": (set(), {"numpy", "grain"}),
+    "files": (set(), set()),
+    "reports": ({"types", "files", "distances", "mining", "evaluation"}, CORE),
+    "data": ({"files"}, {"numpy", "grain"}),
     "models": (set(), CORE | {"flax"}),
     "training": (
-        BELOW_LOSSES | {"interface", "losses", "diagnostics", "evaluation", "data", "models"},
+        BELOW_LOSSES | {"files", "interface", "losses", "diagnostics", "evaluation", "data", "models"},
         CORE | {"flax", "optax", "orbax", "grain", "absl", "ml_collections", "tensorboardX", "tqdm"},
     ),
 }

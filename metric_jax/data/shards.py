@@ -7,13 +7,13 @@ a shard is there as a whole or not at all, and whoever was interrupted goes on w
 """
 
 import json
-import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import IO, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from metric_jax import files
 from metric_jax.data.errors import DataError
 
 MANIFEST = "manifest.json"
@@ -74,7 +74,7 @@ def claim(
     elif any(folder.glob("embeddings-*.npy")):
         raise DataError(f"{folder} holds embeddings without {MANIFEST}: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / MANIFEST, lambda file: file.write(json.dumps(manifest, indent=2).encode() + b"\n"))
+    files.replace(folder / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
 
 
 def write(folder: pathlib.Path, number: int, embeddings: np.ndarray, rows: Sequence[Row]) -> None:
@@ -93,8 +93,8 @@ def write(folder: pathlib.Path, number: int, embeddings: np.ndarray, rows: Seque
     if embeddings.ndim != 2 or len(embeddings) != len(rows):
         raise ValueError(f"{len(rows)} rows for embeddings {list(embeddings.shape)}")
     lines = "".join(json.dumps(row._asdict()) + "\n" for row in rows).encode()
-    _replace(_ids(folder, number), lambda file: file.write(lines))
-    _replace(_embeddings(folder, number), lambda file: np.save(file, embeddings, allow_pickle=False))
+    files.replace(_ids(folder, number), lines)
+    files.replace(_embeddings(folder, number), lambda file: np.save(file, embeddings, allow_pickle=False))
 
 
 def is_written(folder: pathlib.Path, number: int) -> bool:
@@ -183,16 +183,6 @@ def _manifest(folder: pathlib.Path) -> dict[str, Any]:
     if not whole:
         raise DataError(f"{path} is not what a folder of embeddings has: choose another folder")
     return found
-
-
-def _replace(path: pathlib.Path, write_to: Callable[[IO[bytes]], Any]) -> None:
-    """Puts a file in its place at one stroke."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        write_to(file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _embeddings(folder: pathlib.Path, number: int) -> pathlib.Path:

@@ -18,12 +18,17 @@ def finite_rows(embeddings: Any, name: str) -> Array:
     if rows.ndim != 2 or len(rows) == 0:
         raise ValueError(f"{name} must be [rows, dim] with at least one row, got shape {list(rows.shape)}")
     rows = as_rows(rows, name)
-    bad = np.flatnonzero(~np.isfinite(np.asarray(rows)).all(axis=-1))
+    check_finite(np.asarray(rows), name)
+    return rows
+
+
+def check_finite(rows: np.ndarray, name: str) -> None:
+    """Raises a ValueError that names the first row which holds NaN or infinity."""
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=-1))
     if bad.size:
         raise ValueError(
             f"{name} hold NaN or infinity in row {bad[0]} ({bad.size} rows in all): remove or repair them"
         )
-    return rows
 
 
 def finite_products(prepared: Array, name: str, distance: Distance) -> None:

@@ -26,7 +26,7 @@ from metric_jax.distances import Distance, center
 from metric_jax.evaluation import checks, ranks
 from metric_jax.evaluation.ranks import BLOCK, Near, Queries
 
-# Queries of a tile; measured on CPU at 20,000 items: 64 take 15 % longer. Of a large gallery, so many numbers.
+# Queries of a tile, which fewer make slower; of a large gallery so many numbers, which bounds memory.
 TILE_ROWS, TILE_NUMBERS = 128, 2**23
 # Of so many comparisons on, threads help; each holds its tile.
 THREADED, MOST_THREADS = 2**24, 4
@@ -160,7 +160,8 @@ def score_queries(
     """The metrics ``[queries]`` of each query, NaN without a relevant item; leave-one-out if ``parts`` is None."""
     distance = distance.ranking
     middle = center(jnp.asarray(rows))
-    checks.finite_products(distance.prepare(jnp.asarray(rows), middle), "embeddings", distance)
+    prepared = distance.prepare(jnp.asarray(rows), middle)
+    checks.finite_products(prepared, "embeddings", distance)
     sources = [rows] if parts is None else parts
     ends = np.cumsum([len(source) for source in sources])
 
@@ -186,8 +187,8 @@ def score_queries(
         cut = functools.partial(
             _cut, size=size, multiple=mesh.size if mesh else _threads(len(group), len(item_labels))
         )
-        prepared, count = distance.prepare(jnp.asarray(rows[group]), middle), cut(counts[group])
-        reach = ranks.from_center(prepared, distance)
+        count, mine = cut(counts[group]), prepared[group]
+        reach = ranks.from_center(mine, distance)
         options = {
             "search": wanted.search(most + int(parts is None), most, len(item_labels)),
             "distance": distance,
@@ -196,7 +197,7 @@ def score_queries(
 
         def tiles(part: int) -> Queries:
             places = *read(part).span(labels[group]), jnp.asarray(own[group], jnp.int32)
-            return cut(Queries(prepared, *places, reach))
+            return cut(Queries(mine, *places, reach))
 
         if len(sources) == 1:
             gallery = read(0)

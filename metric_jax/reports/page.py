@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from metric_jax import files
 from metric_jax.reports import embedding_map, metrics, panels, thumbnails
 from metric_jax.reports.examples import Answers, hardest
 from metric_jax.reports.projector import files as projector_files
@@ -64,13 +65,14 @@ def write(
     runs = checked(runs)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    files = _files(runs, title)
+    contents = _contents(runs, title)
     if projector:
-        files |= {f"projector/{name}": content for name, content in projector_files(runs)}
-    return [_replace(folder / name, content) for name, content in files.items()]
+        (folder / "projector").mkdir(exist_ok=True)
+        contents |= {f"projector/{name}": content for name, content in projector_files(runs)}
+    return [files.replace(folder / name, content) for name, content in contents.items()]
 
 
-def _files(runs: Sequence[Run], title: str) -> dict[str, bytes]:
+def _contents(runs: Sequence[Run], title: str) -> dict[str, bytes]:
     """The names and contents of the page and its figures."""
     compared, rows = panels.compare(runs), metrics.rows(runs)
     scores = [row for row in rows if row.is_score]
@@ -96,8 +98,8 @@ def _files(runs: Sequence[Run], title: str) -> dict[str, bytes]:
         sheet=sheet,
     )
     # Names that are no Unicode, as file names may be, are shown with escapes.
-    files = {"report.html": page.encode(errors="backslashreplace")}
-    return files | {panel.file: panel.png["light"] for group in drawn.values() for panel in group}
+    contents = {"report.html": page.encode(errors="backslashreplace")}
+    return contents | {panel.file: panel.png["light"] for group in drawn.values() for panel in group}
 
 
 def _render(*, runs: Sequence[Run], **seen: Any) -> str:
@@ -170,12 +172,3 @@ def _number(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:,.0f}" if value == round(value) else f"{value:,.4g}"
-
-
-def _replace(path: pathlib.Path, content: bytes) -> pathlib.Path:
-    """Writes a file that is either there as a whole or not at all; a link in its place is replaced, not followed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    temporary.write_bytes(content)
-    return temporary.replace(path)

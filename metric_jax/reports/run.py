@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metric_jax.distances import Distance, check_measure, euclidean
+from metric_jax.evaluation import checks
 
 
 class Run(NamedTuple):
@@ -85,11 +86,7 @@ def _checked_run(run: Run) -> Run:
             f"{where}embeddings must be floating [n, dim], a row for each of the {n} images, got "
             f"{embeddings.dtype}{list(embeddings.shape)}"
         )
-    bad = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
-    if bad.size:
-        raise ValueError(
-            f"{where}embeddings hold NaN or infinity in row {bad[0]} ({bad.size} rows in all): remove or repair them"
-        )
+    checks.check_finite(embeddings, f"{where}embeddings")
     if n < 2 or len(np.unique(labels)) in (1, n):
         raise ValueError(
             f"{where}a report needs two images of one class and one of another, got {n} images of "

@@ -4,10 +4,9 @@ What it promises is a false accept rate (FAR): of so many pairs of strangers, as
 for this checkpoint and for images like those it was measured on.
 """
 
-import json
 import math
 import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -109,7 +108,7 @@ def read(workdir: pathlib.Path) -> Threshold:
     path = workdir / EVALUATION / THRESHOLD
     if not path.is_file():
         raise RunError(f"{workdir} has no threshold yet: {REMEDY}{workdir}")
-    found = read_json(path)
+    found = folders.read_json(path)
     numbers = ("far", "threshold", "measured_far", "tar", "impostors", "step")
     for key in numbers:
         value = found.get(key)
@@ -135,21 +134,4 @@ def of_run(workdir: pathlib.Path, *, step: int, distance: Distance) -> Threshold
             f"the threshold in {workdir} is that of step {found.step} and the {found.distance} distance, and this is "
             f"step {step} and the {distance.name} distance: {REMEDY}{workdir} --checkpoint={step}"
         )
-    return found
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON file that holds an object.
-
-    Raises:
-        RunError: It cannot be read, is not JSON, or holds something else.
-    """
-    try:
-        found = json.loads(path.read_text())
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise RunError(f"{path} is not JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise RunError(f"{path} holds no JSON object")
     return found

@@ -60,8 +60,7 @@ class Evaluator:
     @functools.cached_property
     def raw_pixels(self) -> dict[str, float]:
         """What the same evaluation says of raw pixels under the Euclidean distance: the number to beat."""
-        pixels = self._test.images.reshape(len(self._test), -1).astype(np.float32) / 255.0
-        return self._retrieval(pixels, euclidean)
+        return self._retrieval(pixels(self._test), euclidean)
 
     def _retrieval(self, embeddings: np.ndarray, distance: Distance) -> dict[str, float]:
         return retrieval(
@@ -70,6 +69,11 @@ class Evaluator:
             ks=_ks(len(embeddings)),
             distance=distance,
         )
+
+
+def pixels(images: Images) -> np.ndarray:
+    """``[n, height * width * channels]`` in [0, 1]: the images as they are, for embeddings."""
+    return images.images.reshape(len(images), -1).astype(np.float32) / 255.0
 
 
 def in_batches(apply: Callable[[Array], Array], images: np.ndarray, *, size: int, mesh: Mesh) -> np.ndarray:

@@ -1,11 +1,11 @@
 """The folder of a run: whose it is, and what of it must not be lost."""
 
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from metric_jax import files
 from metric_jax.training.errors import RunError
 
 CONFIG, RESULTS, METRICS, CHECKPOINTS = "config.json", "results.json", "metrics.jsonl", "checkpoints"
@@ -34,14 +34,15 @@ def check(folder: pathlib.Path, config: Mapping[str, Any]) -> dict[str, float] |
             if (folder / name).exists():
                 raise RunError(f"{folder} holds {name} of a run without {CONFIG}: {remedy}")
         return None
-    before, now = flatten(_read(folder / CONFIG)), flatten(json.loads(json.dumps(config)))
+    mend = f"mend it, or {remedy}"
+    before, now = flatten(read_json(folder / CONFIG, mend)), flatten(json.loads(json.dumps(config)))
     differing = sorted(
         key for key in (before.keys() | now.keys()) - MAY_DIFFER if before.get(key) != now.get(key)
     )
     if differing:
         changes = ", ".join(f"{key} ({before.get(key)!r} there, {now.get(key)!r} here)" for key in differing)
         raise RunError(f"{folder} holds a run with another config, which differs in {changes}: {remedy}")
-    return _read(folder / RESULTS) if (folder / RESULTS).exists() else None
+    return read_json(folder / RESULTS, mend) if (folder / RESULTS).exists() else None
 
 
 def claim(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -59,14 +60,31 @@ def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
     replace(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: pathlib.Path, remedy: str = "") -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Args:
+        path: The file.
+        remedy: What a message about a file that is no such thing advises.
+
+    Raises:
+        RunError: It cannot be read, is not JSON, or holds something else.
+    """
+    advice = f": {remedy}" if remedy else ""
+    try:
+        found = json.loads(path.read_text())
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}{advice}") from error
+    except ValueError as error:
+        raise RunError(f"{path} is not JSON ({error}){advice}") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path} holds no JSON object{advice}")
+    return found
+
+
 def replace(path: pathlib.Path, text: str) -> None:
     """Puts a text in the place of a file at one stroke."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    files.replace(path, text.encode())
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -83,10 +101,3 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise RunError(f"{path} is not JSON ({error}): mend it, or choose another --workdir") from error

@@ -203,7 +203,7 @@ def _abstract_model(
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"{path.parent} holds no run: it has no {path.name}")
-    config = calibration.read_json(path)
+    config = folders.read_json(path)
     for section in SECTIONS:
         if not isinstance(config.get(section), dict):
             raise RunError(f"{path} is not the config of a run: it has no {section!r}")
