@@ -1,7 +1,10 @@
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint.experimental.v1 as ocp
 import pytest
 from flax import nnx
 
@@ -67,3 +70,22 @@ def test_T1_what_a_dying_process_left_is_no_checkpoint(tmp_path, stream):
         checkpoints.save(make_state(2), stream, step=2, notes=NOTES)
         assert checkpoints.latest == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_ctrl_c_waits_until_the_checkpoint_is_whole(tmp_path, stream, monkeypatch):
+    save = ocp.training.Checkpointer.save_checkpointables
+
+    def interrupted(*arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+        return save(*arguments, **options)
+
+    monkeypatch.setattr(ocp.training.Checkpointer, "save_checkpointables", interrupted)
+    heeded = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Checkpoints(tmp_path, keep=2) as checkpoints:
+            with pytest.raises(KeyboardInterrupt):
+                checkpoints.save(make_state(1), stream, step=1, notes=NOTES)
+            assert checkpoints.restore(make_state(0), stream)[0].step == 1
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, heeded)

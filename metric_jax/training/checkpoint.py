@@ -4,7 +4,11 @@ Orbax writes a checkpoint under a temporary name and renames it when all of it i
 middle leaves nothing that looks like a checkpoint.
 """
 
+import contextlib
 import pathlib
+import signal
+import threading
+from collections.abc import Iterator
 from typing import Self
 
 import grain
@@ -47,7 +51,8 @@ class Checkpoints:
     ) -> None:
         """Saves and waits until all of it is on disk: the step that comes next will overwrite the state's buffers."""
         parts = {"state": state, "stream": stream, "notes": notes}
-        self._checkpointer.save_checkpointables(step, parts, force=True)
+        with _uninterrupted():
+            self._checkpointer.save_checkpointables(step, parts, force=True)
 
     def restore(
         self, state: TrainState, stream: grain.DatasetIterator
@@ -71,3 +76,19 @@ class Checkpoints:
         if self.latest is None:
             return "there is no checkpoint yet"
         return f"the last good checkpoint is that of step {self.latest}, in {self._folder / str(self.latest)}"
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C back until the end: the threads of a save that is cut off may hang, or complain at the exit."""
+    if threading.current_thread() is not threading.main_thread():  # no other gets signals
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)
