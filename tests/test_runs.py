@@ -1,6 +1,5 @@
 """Runs opened again: as they were, and of those that cannot be opened one clear line."""
 
-import gc
 import json
 
 import jax
@@ -188,16 +187,11 @@ def test_a_run_that_cannot_be_opened_is_told_in_one_line(copy, harm, told):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # Orbax leaves its event loop behind
 def test_a_checkpoint_that_is_cut_off_is_told_in_one_line(copy):
     cut_off(copy)
-    with pytest.raises(RunError, match=r"checkpoint 12 of .* cannot be read") as caught:
+    with pytest.raises(RunError, match=r"checkpoint 12 of .* is not what was saved there") as caught:
         open_run(copy)
     assert "\n" not in str(caught.value)
-    del caught
-    gc.collect()
 
 
 def test_no_folder_and_a_step_that_is_not_kept(tmp_path):

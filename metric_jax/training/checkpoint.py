@@ -14,6 +14,7 @@ from typing import Self
 import grain
 import orbax.checkpoint.experimental.v1 as ocp
 
+from metric_jax.training import manifest
 from metric_jax.training.state import TrainState, like
 
 
@@ -53,6 +54,7 @@ class Checkpoints:
         parts = {"state": state, "stream": stream, "notes": notes}
         with _uninterrupted():
             self._checkpointer.save_checkpointables(step, parts, force=True)
+            manifest.write(self._folder / str(step))
 
     def restore(
         self, state: TrainState, stream: grain.DatasetIterator

@@ -20,7 +20,7 @@ from jax.sharding import NamedSharding
 from metric_jax.data import DataError, Images, datasets
 from metric_jax.data.folder import NO_CLASS, File, read, reason
 from metric_jax.distances import Distance
-from metric_jax.training import calibration, choices, devices, evaluate, folders
+from metric_jax.training import calibration, choices, devices, evaluate, folders, manifest
 from metric_jax.training.errors import RunError
 from metric_jax.training.step import make_embed
 
@@ -151,6 +151,7 @@ class _Saved:
     def __init__(self, path: pathlib.Path, name: str):
         self._path, self._name = path.absolute(), name
         with self._readable():
+            manifest.verify(self._path)
             self._state = ocp.metadata(self._path, "state").metadata
             self._shapes = _by_name({key: self._state[key] for key in MODEL})
 
