@@ -28,7 +28,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
 
 from experiments import command
-from metric_jax.data import Images, folder, shards
+from metric_jax.data import Images, folder, listing, shards
 from metric_jax.training import Run, RunError, folders, open_run
 
 SKIP = "--skip_bad"
@@ -80,7 +80,8 @@ def main(
             raise RunError("--images is a folder of its own: leave --part and --data, or --images")
         found = folder.find(images, option="--images")
         run = open_run(workdir, checkpoint)
-        work = of_folder(found, run.image_shape, skip_bad=skip_bad)
+        crop = run.config["data"].get("crop", False)
+        work = of_folder(found, run.image_shape, crop=crop, skip_bad=skip_bad)
     elif skip_bad:
         raise RunError(f"{SKIP} is for --images: for the run's data, say --data.skip_bad=True")
     else:
@@ -145,41 +146,35 @@ def of_data(images: Images) -> Work:
     return Work(len(images), digest, images.class_names, load)
 
 
-def of_folder(found: folder.Listing, image_shape: tuple[int, ...], *, skip_bad: bool) -> Work:
+def of_folder(found: listing.Listing, image_shape: tuple[int, ...], *, crop: bool, skip_bad: bool) -> Work:
     """A folder of images, of which only a shard is in memory at any time."""
-    folder.settle(found.faults, found, skip_bad=skip_bad, option=SKIP)
-    described = json.dumps([[file.id, file.label, *size_and_time(file.path)] for file in found.files])
-    load = functools.partial(load_files, found, image_shape, skip_bad)
+    listing.settle(found.faults, found, skip_bad=skip_bad, option=SKIP)
+    described = json.dumps([[file.id, file.label, *listing.stamp(file.path)] for file in found.files])
+    load = functools.partial(load_files, found, image_shape, crop, skip_bad)
     return Work(len(found.files), hashlib.sha256(described.encode()).hexdigest(), found.class_names, load)
 
 
 def load_files(
-    found: folder.Listing, image_shape: tuple[int, ...], skip_bad: bool, start: int, stop: int
+    found: listing.Listing, image_shape: tuple[int, ...], crop: bool, skip_bad: bool, start: int, stop: int
 ) -> tuple[np.ndarray, list[shards.Row]]:
     """Some images of a folder; if one of them cannot be used, all that follow are looked at for the report."""
     height, width, channels = image_shape
     images: list[np.ndarray] = []
     rows: list[shards.Row] = []
-    faults: list[folder.Fault] = []
+    faults: list[listing.Fault] = []
     for number, file in enumerate(found.files[start:], start):
         if number >= stop and (skip_bad or not faults):
             break
         try:
-            image = folder.read(file, (height, width), channels)
+            image = listing.read(file, (height, width), channels, crop=crop)
         except Exception as error:  # whatever Pillow raises of a broken file
-            faults.append(folder.Fault(file.id, folder.reason(error)))
+            faults.append(listing.Fault(file.id, listing.reason(error)))
             continue
         if number < stop:
             images.append(image)
             rows.append(shards.Row(file.id, file.label))
-    folder.settle(faults, found, skip_bad=skip_bad, option=SKIP)
+    listing.settle(faults, found, skip_bad=skip_bad, option=SKIP)
     return np.stack(images) if images else np.zeros((0, *image_shape), np.uint8), rows
-
-
-def size_and_time(path: pathlib.Path) -> tuple[int, int]:
-    """What tells a file from another one of that name, without reading it."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 def digest_of_checkpoint(run: Run) -> str:

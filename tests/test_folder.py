@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metric_jax.data import DataError, PKSampler, folder, load
+from metric_jax.data import DataError, PKSampler, folder, listing, load
 
 NFC, NFD = unicodedata.normalize("NFC", "Zoé"), unicodedata.normalize("NFD", "Zoé")
 
@@ -328,8 +328,8 @@ def test_a_flat_folder_is_listed_without_classes(tmp_path):
     found = folder.find(str(tmp_path))
     assert [(file.id, file.label) for file in found.files] == [("a.png", -1), ("b.png", -1)]
     assert (found.class_names, found.faults) == ((), [])
-    np.testing.assert_array_equal(folder.read(found.files[0])[..., 0], picture(1))
-    assert folder.read(found.files[0], (2, 3), 3).shape == (2, 3, 3)
+    np.testing.assert_array_equal(listing.read(found.files[0])[..., 0], picture(1))
+    assert listing.read(found.files[0], (2, 3), 3).shape == (2, 3, 3)
 
 
 def test_home_is_understood(people, monkeypatch):

@@ -14,7 +14,9 @@ GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
 ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
 
 
-def decode(encoded: bytes, size: int | tuple[int, int] = 0, channels: int = 0) -> np.ndarray:
+def decode(
+    encoded: bytes, size: int | tuple[int, int] = 0, channels: int = 0, *, crop: bool = False
+) -> np.ndarray:
     """``[height, width, channels]`` uint8 of a JPEG, PNG, WebP, PGM, PPM or BMP file.
 
     Black and white images, one bit a pixel, become 0 and 255: decoders disagree whether their white is 1 or 255.
@@ -24,6 +26,7 @@ def decode(encoded: bytes, size: int | tuple[int, int] = 0, channels: int = 0) -
         encoded: The file.
         size: Side length to resize it to, square whatever it was, or (height, width); 0 keeps its own.
         channels: 1 makes it grey, 3 red, green and blue; 0 keeps what it is.
+        crop: Whether to cut out the middle, as much as has the new shape, rather than to squeeze all of it.
 
     Returns:
         One channel if it is or becomes grey, else red, green and blue. What is transparent lies on white.
@@ -62,16 +65,19 @@ def decode(encoded: bytes, size: int | tuple[int, int] = 0, channels: int = 0) -
         image = image.convert("L" if grey else "RGB")
         if size:
             height, width = (size, size) if isinstance(size, int) else size
-            image = image.resize((width, height), Image.Resampling.BOX)
+            box = _middle(image.size, width / height) if crop else None
+            image = image.resize((width, height), Image.Resampling.BOX, box)
         return np.atleast_3d(np.asarray(image))
 
 
-def check(size: int, channels: int) -> None:
-    """Raises a DataError for a size or channels that no image can have."""
+def check(size: int, channels: int, crop: bool = False) -> None:
+    """Raises a DataError for a size or channels that no image can have, or for a crop to no size."""
     if size < 0:
         raise DataError(f"data.size must not be negative, got {size}")
     if channels not in (0, 1, 3):
         raise DataError(f"data.channels must be 1 (grey), 3 (colour) or 0 (as they are), got {channels}")
+    if crop and not size:
+        raise DataError("data.crop=True needs a size to crop to: set data.size")
 
 
 def stack(images: Sequence[np.ndarray], name: str) -> np.ndarray:
@@ -95,6 +101,13 @@ def stack(images: Sequence[np.ndarray], name: str) -> np.ndarray:
         smallest, largest = (f"{height}×{width}" for height, width in (sizes[0], sizes[-1]))
         raise DataError(f"the images of {name} differ in size, from {smallest} to {largest}: set data.size")
     return np.stack([np.broadcast_to(image, (*sizes[0], channels)) for image in images])
+
+
+def _middle(size: tuple[int, int], ratio: float) -> tuple[float, float, float, float]:
+    """The largest box of that ratio of width to height in the middle of an image: left, upper, right, lower."""
+    width, height = min(size[0], size[1] * ratio), min(size[1], size[0] / ratio)
+    left, upper = (size[0] - width) / 2, (size[1] - height) / 2
+    return left, upper, left + width, upper + height
 
 
 def _upright(image: Any) -> Any:

@@ -8,7 +8,7 @@ import dataclasses
 import os
 import pathlib
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ class Images:
         labels: ``[n]`` int32.
         ids: ``[n]`` strings, what the source calls each image; if none are given, their numbers.
         class_names: What the source calls class 0, 1, ...; empty if it has only the numbers.
+        columns: What else the source says of every image, ``[n]`` strings each: ``"split"``, ``"group"``, ``"super"``
+            (the class of its class).
 
     Raises:
         DataError: Arrays of another shape or type; a class without a name beside some that have one.
@@ -43,6 +45,7 @@ class Images:
     labels: np.ndarray
     ids: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.str_))
     class_names: tuple[str, ...] = ()
+    columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -56,10 +59,10 @@ class Images:
             )
         if not len(self.ids):
             object.__setattr__(self, "ids", np.arange(len(labels)).astype(np.str_))
-        if self.ids.shape != labels.shape or self.ids.dtype.kind != "U":
-            raise DataError(
-                f"ids must be [{len(images)}] strings, one for every image, got {list(self.ids.shape)} {self.ids.dtype}"
-            )
+        for name, strings in {"ids": self.ids, **self.columns}.items():
+            if strings.shape != labels.shape or strings.dtype.kind != "U":
+                got = f"{list(strings.shape)} {strings.dtype}"
+                raise DataError(f"{name} must be [{len(images)}] strings, one for every image, got {got}")
         if self.class_names and len(labels) and labels.max() >= len(self.class_names):
             raise DataError(
                 f"class {labels.max()} has no name, as there are {len(self.class_names)} class_names"
@@ -70,7 +73,10 @@ class Images:
 
     def __getitem__(self, indices: np.ndarray | slice) -> "Images":
         """The images at these indices, or where this mask is True."""
-        return Images(self.images[indices], self.labels[indices], self.ids[indices], self.class_names)
+        columns = {name: column[indices] for name, column in self.columns.items()}
+        return Images(
+            self.images[indices], self.labels[indices], self.ids[indices], self.class_names, columns
+        )
 
     def class_name(self, label: int) -> str:
         """What the source calls that class; its number, if it has no name."""
@@ -191,6 +197,7 @@ def with_rotations(images: Images) -> Images:
         _as_labels(np.concatenate([labels + quarter * classes for quarter in quarters]), "the turned images"),
         np.concatenate([np.strings.add(images.ids, text) for text in added]),
         tuple(name + text for text in added for name in images.class_names[:classes]),
+        {name: np.tile(column, len(quarters)) for name, column in images.columns.items()},
     )
 
 

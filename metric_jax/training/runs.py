@@ -18,7 +18,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from metric_jax.data import DataError, Images, datasets
-from metric_jax.data.folder import NO_CLASS, File, read, reason
+from metric_jax.data.listing import NO_CLASS, File, read, reason
 from metric_jax.distances import Distance
 from metric_jax.training import calibration, choices, devices, evaluate, folders, manifest
 from metric_jax.training.errors import RunError
@@ -100,8 +100,9 @@ class Run:
             DataError: The file is missing, no image, or broken.
         """
         height, width, channels = self.image_shape
+        file, crop = File(pathlib.Path(path), str(path), NO_CLASS), self._data_options.get("crop", False)
         try:
-            return read(File(pathlib.Path(path), str(path), NO_CLASS), (height, width), channels)
+            return read(file, (height, width), channels, crop=crop)
         except Exception as error:  # Pillow has many
             raise DataError(f"cannot read the image {path}: {reason(error)}") from error
 
