@@ -47,11 +47,22 @@ def get_config() -> ConfigDict:
     config.batch.classes = 10  # P
     config.batch.samples = 8  # K, of each class
 
-    config.augment = ConfigDict()  # largest random change of a training image; all 0: none
+    config.augment = ConfigDict()  # of training images, at random; docs/augmentation.md; all 0: none
+    config.augment.eyepatch = 0.0  # probability, as that of flip
     config.augment.rotate = 0.0  # degrees
-    config.augment.scale = 0.0  # 0.1: from 1/1.1 to 1.1
+    config.augment.scale = 0.0  # 0.1: from 1/1.1 to 1.1; as those of aspect, brightness, contrast, saturation
     config.augment.shear = 0.0  # pixels a row moves sideways for every row from the centre
     config.augment.translate = 0.0  # fraction of the side
+    config.augment.crop = 0.0  # smallest area of a crop that is resized to the whole; 0: no crop
+    config.augment.aspect = 0.0  # of that crop
+    config.augment.flip = 0.0  # left to right
+    config.augment.brightness = 0.0
+    config.augment.contrast = 0.0
+    config.augment.saturation = 0.0
+    config.augment.hue = 0.0  # turns: 0.5 is any hue
+    config.augment.blur = 0.0  # standard deviation, pixels
+    config.augment.cutout = 0.0  # side of what is hidden, as a fraction of the image's
+    config.augment.cutout_fill = placeholder(float)  # brightness of what is hidden; None: noise
 
     config.model = ConfigDict()
     config.model.name = "convnet"

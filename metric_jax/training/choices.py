@@ -119,16 +119,16 @@ def loss(name: str, *, reduction: str = "mean", **options: Any) -> Loss:
     return bound
 
 
-def augmentation(**amounts: float) -> Augment | None:
-    """`augment.affine` with these amounts, checked; None if all are 0.
+def augmentation(**amounts: float | None) -> Augment | None:
+    """`augment.random` with these amounts, checked; None if all are 0.
 
     Raises:
         DataError: An amount out of range.
     """
     if not any(amounts.values()):
         return None
-    bound = functools.partial(augment.affine, **amounts)
-    jax.eval_shape(bound, jax.ShapeDtypeStruct((1, 2, 2, 1), jnp.float32), jax.random.key(0))
+    bound = functools.partial(augment.random, **amounts)
+    jax.eval_shape(bound, jax.ShapeDtypeStruct((1, 2, 2, 3), jnp.float32), jax.random.key(0))
     return bound
 
 
