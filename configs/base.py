@@ -27,21 +27,24 @@ def get_config() -> ConfigDict:
     config.checkpoints_kept = 2
 
     config.data = ConfigDict()
-    config.data.source = "digits"  # or "folder", "tfds"
+    config.data.source = "digits"  # or "folder", "tfds", "vinyals" (Omniglot, parted for few-shot learning)
     config.data.name = ""  # of the TFDS set
-    config.data.root = ""  # the folder that holds one folder of images for every class
+    config.data.root = ""  # the folder that holds one folder of images for every class, or a manifest
     config.data.skip_bad = False  # leave out files of that folder that cannot be used, rather than stop
     config.data.data_dir = ""  # where TFDS sets lie; else $TFDS_DATA_DIR, else ~/tensorflow_datasets
-    config.data.split = "image"  # test on unseen images of known classes; or "class", or the set's "own"
+    config.data.split = "image"  # test on unseen images of known classes; "class", "in_order" or "own"
     config.data.test_fraction = 0.2  # of the images of every class, or of the classes
     config.data.split_seed = 0  # not the seed of the run: all runs are to be tested on the same images
     config.data.train_split = "train"  # the TFDS split to train on
     config.data.test_split = "test"  # the one to test on, with split="own"
     config.data.image_key = "image"  # the TFDS feature that holds the image
     config.data.label_key = "label"  # the one that holds the class
+    config.data.super_key = ""  # the one that holds the class of the class, if there is one
     config.data.size = 0  # side to resize images to, as squares; 0 keeps their own
+    config.data.crop = False  # to cut out the middle of what is not square, rather than squeeze it
     config.data.channels = 0  # 1 makes images grey, 3 coloured; 0: grey if all are, else coloured
     config.data.rotations = False  # training images turned by 90, 180, 270 degrees are further classes
+    config.data.cache = ""  # a folder for decoded images, which later runs map into memory; empty: none
 
     config.batch = ConfigDict()
     config.batch.classes = 10  # P

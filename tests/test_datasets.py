@@ -1,5 +1,8 @@
 """From names to a training and a test set: what is read, how it is parted, and what is refused before a run starts."""
 
+import dataclasses
+import functools
+
 import numpy as np
 import pytest
 
@@ -53,7 +56,8 @@ def test_the_digits_are_parted_by_image_by_default():
 
 def test_a_set_of_its_own_split(stored):
     stored["fit"], stored["probe"] = images([0, 0, 1]), images([5, 5, 6], seed=1)
-    options = {"data_dir": "d", "image_key": "i", "label_key": "l", "size": 2, "channels": 1}
+    options = {"data_dir": "d", "image_key": "i", "label_key": "l", "super_key": "s"}
+    options |= {"size": 2, "channels": 1, "crop": True, "cache": "c"}
     train, test = load("tfds", name="n", split="own", train_split="fit", test_split="probe", **options)
     assert train is stored["fit"]
     assert test is stored["probe"]
@@ -78,13 +82,42 @@ def test_a_folder_is_parted_by_class_or_by_image(monkeypatch):
         return whole
 
     monkeypatch.setattr(folder, "folder", stored_folder)
-    options = {"root": "r", "size": 2, "channels": 3, "skip_bad": True}
-    for split, part in (("class", splits.by_class), ("image", splits.by_image)):
+    options = {"root": "r", "size": 2, "channels": 3, "crop": True, "skip_bad": True, "cache": "c"}
+    for split, part in (
+        ("class", functools.partial(splits.by_class, seed=3)),
+        ("image", functools.partial(splits.by_image, seed=3)),
+        ("in_order", splits.in_order),
+    ):
         train, test = load("folder", split=split, test_fraction=0.5, split_seed=3, **options)
-        expected = part(whole, test_fraction=0.5, seed=3)
+        expected = part(whole, test_fraction=0.5)
         assert same(train, expected[0])
         assert same(test, expected[1])
-    assert read == [options] * 2
+    assert read == [options] * 3
+    with pytest.raises(DataError, match=r"data\.split='own' needs a manifest with a column 'split'"):
+        load("folder", root="r", split="own")
+
+
+def test_a_manifest_has_a_split_of_its_own(monkeypatch):
+    whole = images([0, 0, 1, 1, 2, 2, 3])
+    whole = dataclasses.replace(whole, columns={"split": np.array("fit fit fit val val val unused".split())})
+    monkeypatch.setattr(folder, "folder", lambda root, **_: whole)
+    train, test = load("folder", root="r", split="own", train_split="fit", test_split="val")
+    assert same(train, whole[:3])
+    assert same(test, whole[3:6])
+    with pytest.raises(DataError, match=r"unknown data\.test_split 'vall', did you mean 'val'\?"):
+        load("folder", root="r", split="own", train_split="fit", test_split="vall")
+    with pytest.raises(DataError, match=r"are both 'fit': test on another"):
+        load("folder", root="r", split="own", train_split="fit", test_split="fit")
+
+
+@pytest.mark.parametrize("split", ["own", "class", "in_order"])
+def test_a_group_is_not_trained_on_and_tested_on(monkeypatch, split):
+    """Ada and Eve are in one photo; whoever knows the one has seen the other."""
+    whole = images(np.repeat(np.arange(4), 3))
+    columns = {"group": np.array(list("abcdefghijka")), "split": np.array(["train"] * 6 + ["test"] * 6)}
+    monkeypatch.setattr(folder, "folder", lambda root, **_: dataclasses.replace(whole, columns=columns))
+    with pytest.raises(DataError, match="1 groups, such as 'a', have images to train on and others to test"):
+        load("folder", root="r", split=split, test_fraction=0.5, split_seed=0)
 
 
 @pytest.mark.parametrize(
@@ -92,18 +125,24 @@ def test_a_folder_is_parted_by_class_or_by_image(monkeypatch):
     [
         (
             {"source": "digit"},
-            r"unknown data\.source 'digit', did you mean 'digits'\? There is: digits, folder, tfds",
+            r"unknown data\.source 'digit', did you mean 'digits'\? There is: digits, folder, tfds, vinyals",
         ),
         ({"split": "clas"}, r"unknown data\.split 'clas', did you mean 'class'\?"),
         ({"split": "own"}, "source='digits' has no split of its own: set data.split to 'image' or 'class'"),
-        ({"source": "folder", "split": "own"}, "source='folder' has no split of its own"),
+        ({"source": "vinyals", "split": "class"}, "source='vinyals' is a split: set data.split to 'own'"),
+        (
+            {"source": "vinyals", "split": "own", "crop": True},
+            "data.crop=True is not for data.source='vinyals'",
+        ),
+        ({"source": "folder", "super_key": "x"}, r"data.super_key='x' is not for .* to 'tfds'$"),
+        ({"cache": "x"}, r"data.cache='x' is not for .*'folder' or 'tfds' or 'vinyals'$"),
         (
             {"name": "mnist"},
             "data.name='mnist' is not for data.source='digits': leave it, or set data.source to 'tfds'",
         ),
-        ({"size": 28}, r"data.size=28 is not for .*: leave it, or set data.source to 'folder' or 'tfds'"),
+        ({"size": 28}, r"data.size=28 is not for .*: leave it, or set data.source to 'folder' or 'tfds' or "),
         ({"channels": 3}, "data.channels=3 is not for data.source='digits'"),
-        ({"root": "x"}, r"data.root='x' is not for .* to 'folder'$"),
+        ({"root": "x"}, r"data.root='x' is not for .* to 'folder' or 'vinyals'$"),
         ({"source": "folder", "name": "x"}, "data.name='x' is not for data.source='folder'"),
         ({"source": "tfds", "skip_bad": True}, r"data.skip_bad=True is not for .* to 'folder'$"),
         ({"source": "folder"}, "data.root is empty"),

@@ -132,6 +132,21 @@ def test_size_averages():
     assert decoding.decode(encoded(image), size=(6, 5)).shape == (6, 5, 1)
 
 
+@pytest.mark.parametrize(("shape", "middle"), [((4, 10), np.s_[:, 3:7]), ((10, 4), np.s_[3:7])])
+def test_a_crop_is_the_middle_squeezed_in_no_direction(shape, middle):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.testing.assert_array_equal(decoding.decode(encoded(image), 4, crop=True)[..., 0], image[middle])
+    means = image[middle].reshape(2, 2, 2, 2).mean(axis=(1, 3))
+    np.testing.assert_allclose(decoding.decode(encoded(image), 2, crop=True)[..., 0], means, atol=1)
+
+
+def test_a_crop_is_as_large_as_its_shape_allows():
+    image = np.random.default_rng(0).integers(0, 256, (6, 6), dtype=np.uint8)
+    np.testing.assert_array_equal(decoding.decode(encoded(image), (2, 6), crop=True)[..., 0], image[2:4])
+    with pytest.raises(DataError, match=r"data\.crop=True needs a size to crop to: set data\.size"):
+        decoding.check(0, 1, crop=True)
+
+
 def test_stack_gives_grey_images_three_channels_beside_colour():
     stacked = decoding.stack([GREY[..., None], COLOUR], "ours")
     np.testing.assert_array_equal(stacked, [np.stack([GREY] * 3, -1), COLOUR])

@@ -210,6 +210,30 @@ def test_tfds_knows_what_classes_are_called(tmp_path):
     assert [images.class_name(label) for label in images.labels] == ["Bob", "Ada"]
 
 
+def test_tfds_takes_texts_for_classes_and_knows_the_class_of_a_class(tmp_path):
+    from tensorflow_datasets import features
+
+    people = ["Zoé", "Ada", "Zoé", "Bob"]
+    records = [
+        {"image": png(GREYS[0]), "label": number, "who": who, "kind": number % 2}
+        for number, who in enumerate(people)
+    ]
+    kinds = {"who": features.Text(), "kind": features.ClassLabel(names=["one", "other"])}
+    data_dir = prepare(tmp_path, {"train": records}, **kinds)
+    for cache in ("", str(tmp_path / "cache"), str(tmp_path / "cache")):
+        images = sources.tfds(
+            "tiny", "train", data_dir=data_dir, label_key="who", super_key="kind", cache=cache
+        )
+        assert images.class_names == ("Ada", "Bob", "Zoé")
+        assert images.labels.tolist() == [2, 0, 2, 1]
+        assert images.columns["super"].tolist() == ["one", "other"] * 2
+    assert (
+        sources.tfds("tiny", "train", data_dir=data_dir, super_key="who").columns["super"].tolist() == people
+    )
+    numbered = sources.tfds("tiny", "train", data_dir=data_dir, super_key="label").columns["super"]
+    assert numbered.tolist() == ["0", "1", "2", "3"]
+
+
 def test_tfds_takes_any_image_and_any_integer(tmp_path):
     from tensorflow_datasets import features
 
@@ -251,7 +275,9 @@ def test_tfds_looks_where_the_environment_says(tiny, monkeypatch):
         ({"label_key": "lable"}, "unknown feature of tiny 'lable', did you mean 'label'?"),
         ({"image_key": "picture"}, "unknown feature of tiny 'picture'.* There is: image, label"),
         ({"image_key": "wave"}, r"feature 'wave' of tiny is no image: set data\.image_key"),
-        ({"label_key": "note"}, r"feature 'note' of tiny is no class: set data\.label_key to an integer"),
+        ({"label_key": "wave"}, r"feature 'wave' of tiny is no class: set data\.label_key to an integer"),
+        ({"super_key": "wave"}, r"feature 'wave' of tiny is no class: set data\.super_key to an integer"),
+        ({"super_key": "alphabt"}, "unknown feature of tiny 'alphabt'"),
         ({"label_key": "score"}, "feature 'score' of tiny is no class"),
         ({"label_key": "image"}, "feature 'image' of tiny is no class"),
         ({"split": "unequal"}, r"images of tiny differ in size, from 3×4 to 4×3: set data\.size"),
@@ -272,13 +298,10 @@ def test_tfds_names_what_does_not_fit(tiny, options, message):
 
 def test_tfds_set_that_is_not_prepared(tmp_path):
     folder = tmp_path / "my sets"
-    remedy = "pip install 'metric_jax[prepare]' && tfds build mnist " + (
-        f"--data_dir='{folder}' --file_format=array_record"
+    remedy = (
+        f"pip install 'metric_jax[prepare]' && python -m metric_jax.data.prepare mnist --data_dir='{folder}'"
     )
     with pytest.raises(DataError, match=f"{re.escape(remedy)}$"):
-        sources.tfds("mnist", "train", data_dir=str(folder))
-    (folder / "mnist/3.0.1").mkdir(parents=True)  # without this word, building would find a version and stop
-    with pytest.raises(DataError, match=f"not prepared .*{re.escape(remedy)} --overwrite$"):
         sources.tfds("mnist", "train", data_dir=str(folder))
 
 
@@ -340,7 +363,7 @@ def test_omniglot_is_black_and_white(shared):
 
 
 def test_omniglot_has_its_classes_and_none_twice(shared, monkeypatch):
-    monkeypatch.setattr(decoding, "decode", lambda *_: np.zeros((1, 1, 1), np.uint8))  # of labels alone
+    monkeypatch.setattr(decoding, "decode", lambda *_, **__: np.zeros((1, 1, 1), np.uint8))  # of labels alone
     characters = []
     for split, count, classes in (("train", 19_280, 964), ("test", 13_180, 659)):
         records = [

@@ -1,5 +1,7 @@
 """Splits: nothing is lost, nothing is in both, and what cannot be judged is refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,54 @@ def check_parts(whole, train, test):
     for part in (train, test):
         assert numbers(part) == sorted(numbers(part))
         assert part.labels.tolist() == whole.labels[numbers(part)].tolist()
+
+
+def grouped(groups, *counts):
+    whole = numbered(*counts)
+    return dataclasses.replace(whole, columns={"group": np.array(groups, np.str_)})
+
+
+def test_in_order_the_first_classes_are_trained_on():
+    whole = numbered(5, 1, 4, 7, 3, 6, 2, 8, 3, 4)
+    train, test = splits.in_order(whole, test_fraction=0.3)
+    check_parts(whole, train, test)
+    assert set(train.labels) == set(range(10, 17))
+    assert set(test.labels) == {17, 18, 19}
+    with pytest.raises(DataError, match=r"of 10 classes, .*=0\.1 leaves 9 to train on and 1 to"):
+        splits.in_order(whole, test_fraction=0.1)
+    with pytest.raises(DataError, match=r"must lie between 0 and 1, got 1\.0"):
+        splits.in_order(whole, test_fraction=1.0)
+
+
+def test_by_image_parts_no_group():
+    """Groups of one to four images, of one class or of several."""
+    groups = np.random.default_rng(1).permutation(np.repeat(np.arange(24), np.arange(24) % 4 + 1))
+    whole = grouped(groups, 20, 25, 15)
+    chosen = set()
+    for seed in range(20):
+        train, test = splits.by_image(whole, test_fraction=0.3, seed=seed)
+        check_parts(whole, train, test)
+        assert not set(train.columns["group"]) & set(test.columns["group"])
+        counts = np.bincount(test.labels - 10)
+        assert (
+            np.abs(counts - [6, 8, 4]).sum() <= 4
+        )  # within half of the largest group for every class, and more
+        chosen.add(tuple(numbers(test)))
+    assert len(chosen) > 15
+
+
+def test_by_image_takes_exactly_its_part_of_groups_of_one():
+    whole = grouped(np.arange(60), 20, 25, 15)
+    _, test = splits.by_image(whole, test_fraction=0.3, seed=0)
+    assert np.bincount(test.labels - 10).tolist() == [6, 8, 4]
+
+
+def test_by_image_with_a_class_of_one_group():
+    whole = grouped(np.where(numbered(10, 10).labels == 11, 0, 1 + np.arange(20)), 10, 10)
+    with pytest.raises(
+        DataError, match=r"of the 10 images of class 11, .* leaves 10 to train on and 0 to test"
+    ):
+        splits.by_image(whole, test_fraction=0.3, seed=0)
 
 
 either = pytest.mark.parametrize("split", [splits.by_class, splits.by_image])

@@ -1,18 +1,23 @@
 """From a source's name to a training and a test set."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from metric_jax.data import folder, sources, splits
 from metric_jax.data.errors import DataError, unknown
 from metric_jax.data.sources import Images
+from metric_jax.data.vinyals import vinyals
 
 # The sources, and what can be said of each that a source does not share with all others.
 SOURCES = {
     "digits": (),
-    "folder": ("root", "size", "channels", "skip_bad"),
-    "tfds": ("name", "size", "channels"),
+    "folder": ("root", "size", "channels", "crop", "skip_bad", "cache"),
+    "tfds": ("name", "super_key", "size", "channels", "crop", "cache"),
+    "vinyals": ("root", "size", "channels", "cache"),
 }
-SPLITS = ("class", "image", "own")
+SPLITS = ("class", "in_order", "image", "own")
 
 
 def load(
@@ -29,29 +34,35 @@ def load(
     test_split: str = "test",
     image_key: str = "image",
     label_key: str = "label",
+    super_key: str = "",
     size: int = 0,
     channels: int = 0,
+    crop: bool = False,
     rotations: bool = False,
+    cache: str = "",
 ) -> tuple[Images, Images]:
     """Loads a set and parts it.
 
     Args:
-        source: ``"digits"``, ``"folder"`` or ``"tfds"``.
+        source: ``"digits"``, ``"folder"``, ``"tfds"`` or ``"vinyals"``.
         name: The TFDS set.
         data_dir: Where prepared TFDS sets lie.
-        root: The folder that holds one folder of images for every class.
+        root: The folder that holds one folder of images for every class, or a manifest; that of Vinyals' split files.
         skip_bad: Whether to leave out files of that folder that cannot be used, rather than to stop.
-        split: ``"class"`` tests on unseen classes, ``"image"`` on unseen images of the same classes, ``"own"`` on the
-            TFDS set's own test split.
+        split: ``"class"`` tests on unseen classes, ``"in_order"`` on the last classes by number, ``"image"`` on unseen
+            images of the same classes, ``"own"`` on the test split of the TFDS set, the manifest or Vinyals.
         test_fraction: The part that is for testing, of the classes or of the images of every class.
         split_seed: Chooses that part.
-        train_split: The TFDS split to train on, or the one to part.
-        test_split: The TFDS split to test on, if it is the set's own.
+        train_split: The split to train on, or the TFDS split to part.
+        test_split: The split to test on, if it is the set's own.
         image_key: The TFDS feature that holds the image.
         label_key: The TFDS feature that holds the class.
+        super_key: The TFDS feature that holds the class of the class; empty if there is none.
         size: Side length to resize images to, square whatever they were; 0 keeps their own.
         channels: 1 makes images grey, 3 red, green and blue; 0 makes one channel if all are grey, else three.
+        crop: Whether to cut out the middle of an image that is not square, rather than to squeeze it.
         rotations: Whether the training classes, turned by 90, 180 and 270 degrees, are further classes.
+        cache: A folder for decoded images, which later runs map into memory; empty for none.
 
     Returns:
         (training set, test set).
@@ -66,29 +77,47 @@ def load(
         (1438, 359)
     """
     check(source, split)
-    given = {"name": name, "root": root, "size": size, "channels": channels, "skip_bad": skip_bad}
+    given = {
+        "name": name,
+        "root": root,
+        "size": size,
+        "channels": channels,
+        "crop": crop,
+        "skip_bad": skip_bad,
+        "super_key": super_key,
+        "cache": cache,
+    }
     for key, value in given.items():
         if value and key not in SOURCES[source]:
             others = " or ".join(repr(other) for other, keys in SOURCES.items() if key in keys)
             raise DataError(
                 f"data.{key}={value!r} is not for data.source={source!r}: leave it, or set data.source to {others}"
             )
+    if split == "own" and train_split == test_split:
+        raise DataError(f"data.train_split and data.test_split are both {test_split!r}: test on another")
 
     def tfds(part: str) -> Images:
-        keys = {"image_key": image_key, "label_key": label_key}
-        return sources.tfds(name, part, data_dir=data_dir, size=size, channels=channels, **keys)
+        return sources.tfds(name, part, data_dir=data_dir, crop=crop, **keys, **shape)
 
-    if split == "own":
-        if train_split == test_split:
-            raise DataError(f"data.train_split and data.test_split are both {test_split!r}: test on another")
+    keys: Mapping[str, Any] = {"image_key": image_key, "label_key": label_key, "super_key": super_key}
+    shape: Mapping[str, Any] = {"size": size, "channels": channels, "cache": cache}
+    if source == "vinyals":
+        train, test = vinyals(root, train_split, test_split, data_dir=data_dir, **shape)
+    elif source == "tfds" and split == "own":
         train, test = tfds(train_split), tfds(test_split)
     else:
-        part = splits.by_class if split == "class" else splits.by_image
         if source == "folder":
-            whole = folder.folder(root, size=size, channels=channels, skip_bad=skip_bad)
+            whole = folder.folder(root, crop=crop, skip_bad=skip_bad, **shape)
         else:
             whole = sources.digits() if source == "digits" else tfds(train_split)
-        train, test = part(whole, test_fraction=test_fraction, seed=split_seed)
+        if split == "own":
+            train, test = splits.by_column(whole, train_split, test_split)
+        elif split == "in_order":
+            train, test = splits.in_order(whole, test_fraction=test_fraction)
+        else:
+            part = splits.by_class if split == "class" else splits.by_image
+            train, test = part(whole, test_fraction=test_fraction, seed=split_seed)
+    _check_groups(train, test)
     _check_test_set(train, test)
     return (sources.with_rotations(train) if rotations else train), test
 
@@ -99,9 +128,22 @@ def check(source: str, split: str) -> None:
         raise DataError(unknown("data.source", source, SOURCES))
     if split not in SPLITS:
         raise DataError(unknown("data.split", split, SPLITS))
-    if split == "own" and source != "tfds":
+    if split == "own" and source == "digits":
         raise DataError(
             f"data.source={source!r} has no split of its own: set data.split to 'image' or 'class'"
+        )
+    if split != "own" and source == "vinyals":
+        raise DataError(f"data.source={source!r} is a split: set data.split to 'own'")
+
+
+def _check_groups(train: Images, test: Images) -> None:
+    """Raises a DataError for a group of images that is to be trained on and tested on."""
+    groups = [set(part.columns.get("group", ())) for part in (train, test)]
+    parted = sorted(set.intersection(*groups))
+    if parted:
+        raise DataError(
+            f"{len(parted)} groups, such as {str(parted[0])!r}, have images to train on and others to test on: give "
+            "all images of a group one split, or set data.split to 'image', which parts no group"
         )
 
 

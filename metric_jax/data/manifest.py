@@ -126,7 +126,7 @@ def _check_columns(columns: list[str], path: pathlib.Path, *, empty: bool) -> No
     if empty:
         raise DataError(f"the manifest {path} lists no image")
     for key in columns:
-        close = difflib.get_close_matches(key, (*NEEDED, *OPTIONAL), n=1, cutoff=0.8)
+        close = difflib.get_close_matches(key.lower(), (*NEEDED, *OPTIONAL), n=1, cutoff=0.8)
         if close and close[0] not in columns:
             raise DataError(f"the manifest {path} has a column {key!r}, did you mean {close[0]!r}?")
     for key in NEEDED:
@@ -153,5 +153,5 @@ def _wrong(row: Row, expected: list[str], home: pathlib.Path) -> str:
     if not target.is_relative_to(home.resolve()):
         return f"{name!r} leads out of the folder of the manifest: copy the image there"
     if path.suffix.lower() not in READ:
-        return f"{path.suffix or name!r} files are not read: convert {name!r} to PNG or JPEG"
+        return f"{path.suffix or 'such'} files are not read: convert {name!r} to PNG or JPEG"
     return "" if path.is_file() else f"{name!r} is not a file"

@@ -5,16 +5,19 @@ the sets of this field are small: Omniglot at 28×28 takes 25 MB.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from metric_jax.data import decoding
+from metric_jax.data.cache import Decoded, through
 from metric_jax.data.errors import DataError, unknown
+from metric_jax.data.listing import stamp
 
 LARGEST_LABEL = np.iinfo(np.int32).max
 
@@ -108,36 +111,43 @@ def tfds(
     data_dir: str = "",
     image_key: str = "image",
     label_key: str = "label",
+    super_key: str = "",
     size: int = 0,
     channels: int = 0,
+    crop: bool = False,
+    cache: str = "",
 ) -> Images:
     """A split of a prepared TensorFlow data set, read without TensorFlow and without the network.
 
     Args:
         name: The set, ``"omniglot"``, or one of its configs, ``"set/config"``.
-        split: The set's own name for it, such as ``"train"`` or ``"train[:1000]"``.
+        split: The set's own name for it, such as ``"train"`` or ``"train[:1000]"`` or ``"train+test"``.
         data_dir: The folder that holds prepared sets; by default TFDS_DATA_DIR, then ~/tensorflow_datasets.
         image_key: The feature that holds the image.
-        label_key: The feature that holds the class.
+        label_key: The feature that holds the class: numbers, or texts, which are numbered in their order.
+        super_key: The feature that holds the class of the class; empty if there is none.
         size: Side length to resize the images to, square whatever they were; 0 keeps their own.
         channels: 1 makes them grey, 3 red, green and blue; 0 makes one channel if all are grey, else three.
+        crop: Whether to cut out the middle of an image that is not square, rather than to squeeze it.
+        cache: A folder for decoded images; empty for none.
 
     Returns:
         The images; what is transparent lies on white. Their ids are ``split/number``.
 
     Raises:
         DataError: The set is not prepared there or is broken, the split is unknown or empty, a feature is missing or
-            of the wrong kind, images differ in size, a class is negative or beyond int32.
+            of the wrong kind, images differ in size, a class is negative or beyond int32; a cache that cannot be
+            written to.
     """
     if not name:
         raise DataError("data.name is empty: say which TFDS set, as in --config.data.name=mnist")
-    decoding.check(size, channels)
+    decoding.check(size, channels, crop)
     home = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     folder = pathlib.Path(home).expanduser()
     there = folder / name.partition("/")[0].partition(":")[0]
     build = (
-        f"pip install 'metric_jax[prepare]' && tfds build {shlex.quote(name)} "
-        f"--data_dir={shlex.quote(str(folder))} --file_format=array_record{' --overwrite' * there.is_dir()}"
+        "pip install 'metric_jax[prepare]' && python -m metric_jax.data.prepare "
+        f"{shlex.quote(name)} --data_dir={shlex.quote(str(folder))}"
     )
     # Looked for here first: TFDS would search the network, or fail with a page of text.
     if not any(there.rglob("dataset_info.json")):
@@ -145,21 +155,43 @@ def tfds(
             f"data set {name!r} is not prepared in {folder}: say where it is with --config.data.data_dir, or build it "
             f"once: {build}"
         )
-    try:
-        records, class_names = _open(name, split, folder, image_key, label_key)
-        images, labels = _read(
-            records, image_key, label_key, (size, channels), title=f"reading {name} {split}"
-        )
-    except DataError:
-        raise
-    except Exception as error:  # whatever is wrong with that folder, the remedy is the same
-        reason = str(error).strip().partition("\n")[0]
-        raise DataError(
-            f"data set {name!r} in {folder} cannot be read ({reason}): build it anew: {build}"
-        ) from error
-    numbers = _as_labels(labels, f"{label_key!r} of {name} {split}")
-    ids = np.array([f"{split}/{number}" for number in range(len(images))])
-    return Images(decoding.stack(images, name), numbers, ids, class_names)
+
+    def decode() -> Decoded:
+        try:
+            records, info = _open(name, split, folder, image_key, label_key, super_key)
+            images, labels, supers = _read(
+                records,
+                image_key,
+                [label_key, super_key],
+                functools.partial(decoding.decode, size=size, channels=channels, crop=crop),
+                title=f"reading {name} {split}",
+            )
+        except DataError:
+            raise
+        except Exception as error:  # whatever is wrong with that folder, the remedy is the same
+            reason = str(error).strip().partition("\n")[0]
+            raise DataError(
+                f"data set {name!r} in {folder} cannot be read ({reason}): build it anew: {build} --overwrite"
+            ) from error
+        names, numbers = _classes(labels, info[label_key])
+        notes = {
+            "labels": _as_labels(numbers, f"{label_key!r} of {name} {split}").tolist(),
+            "class_names": names,
+            "columns": {"super": _texts(supers, info[super_key])} if super_key else {},
+        }
+        return Decoded(decoding.stack(images, name), notes)
+
+    files = sorted(path for path in there.rglob("*") if path.is_file())
+    described = [name, split, image_key, label_key, super_key, size, channels, crop]
+    described += [[path.relative_to(there).as_posix(), *stamp(path)] for path in files]
+    images, notes = through(cache, f"{name}-{split}", described, decode)
+    return Images(
+        images,
+        np.array(notes["labels"], np.int32),
+        np.array([f"{split}/{number}" for number in range(len(images))]),
+        tuple(notes["class_names"]),
+        {key: np.array(column) for key, column in notes["columns"].items()},
+    )
 
 
 def with_rotations(images: Images) -> Images:
@@ -202,9 +234,9 @@ def with_rotations(images: Images) -> Images:
 
 
 def _open(
-    name: str, split: str, folder: pathlib.Path, image_key: str, label_key: str
-) -> tuple[Sequence[Any], tuple[str, ...]]:
-    """The records of a split, with the image as the file that it was stored as; the names of its classes."""
+    name: str, split: str, folder: pathlib.Path, image_key: str, label_key: str, super_key: str
+) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """The records of a split, with the image as the file that it was stored as; the features of the set."""
     import tensorflow_datasets
 
     builder = tensorflow_datasets.builder(name, data_dir=folder)
@@ -220,36 +252,62 @@ def _open(
         ) from error
     if not count:
         raise DataError(f"split {split!r} of {name} is empty: it has no images")
-    for key in (image_key, label_key):
+    class_keys = {"label_key": label_key, **({"super_key": super_key} if super_key else {})}
+    for key in (image_key, *class_keys.values()):
         if key not in info.features:
             raise DataError(unknown(f"feature of {name}", key, info.features))
-    image, label = info.features[image_key], info.features[label_key]
+    image = info.features[image_key]
     if not isinstance(image, kinds.Image) or image.np_dtype not in (np.uint8, np.uint16):
         raise DataError(f"feature {image_key!r} of {name} is no image: set data.image_key to one that is")
-    if label.shape != () or not np.issubdtype(label.np_dtype, np.integer):
-        raise DataError(
-            f"feature {label_key!r} of {name} is no class: set data.label_key to an integer feature"
-        )
+    for option, key in class_keys.items():
+        feature = info.features[key]
+        integer = feature.shape == () and np.issubdtype(feature.np_dtype, np.integer)
+        if not integer and not isinstance(feature, kinds.Text):
+            raise DataError(
+                f"feature {key!r} of {name} is no class: set data.{option} to an integer feature, or to a text"
+            )
     decoders = {image_key: tensorflow_datasets.decode.SkipDecoding()}
-    names = tuple(label.names) if isinstance(label, kinds.ClassLabel) else ()
-    return builder.as_data_source(split=split, decoders=decoders), names
+    return builder.as_data_source(split=split, decoders=decoders), info.features
 
 
 def _read(
-    records: Sequence[Any], image_key: str, label_key: str, shape: tuple[int, int], *, title: str
-) -> tuple[list[np.ndarray], list[int]]:
-    """The images, decoded to that size and those channels, and the classes of all records."""
+    records: Sequence[Any],
+    image_key: str,
+    class_keys: list[str],
+    decode: Callable[[bytes], np.ndarray],
+    *,
+    title: str,
+) -> tuple[list[Any], ...]:
+    """Of all records the images, decoded, and the classes by each of the keys; none by an empty one."""
     from tqdm import tqdm
 
     images: list[np.ndarray] = []
-    labels: list[int] = []
+    classes: tuple[list[Any], ...] = tuple([] for _ in class_keys)
     try:
         for record in tqdm(records, desc=title, unit="image", disable=None, leave=False):
-            images.append(decoding.decode(record[image_key], *shape))
-            labels.append(record[label_key])
+            images.append(decode(record[image_key]))
+            for found, key in zip(classes, class_keys, strict=True):
+                found.append(record[key] if key else None)
     except Exception as error:
-        raise ValueError(f"image {len(labels)}: {error}") from error
-    return images, labels
+        raise ValueError(f"image {len(images)}: {error}") from error
+    return images, *classes
+
+
+def _classes(values: list[Any], feature: Any) -> tuple[list[str], list[int]]:
+    """The names of the classes of a feature, none if they have none, and the numbers of these."""
+    if not np.issubdtype(feature.np_dtype, np.integer):
+        names, numbers = np.unique(_texts(values, feature), return_inverse=True)
+        return names.tolist(), numbers.tolist()
+    return list(getattr(feature, "names", None) or []), values
+
+
+def _texts(values: list[Any], feature: Any) -> list[str]:
+    """What the classes of a feature are called; their numbers, if they have no names."""
+    names = getattr(feature, "names", None)
+    return [
+        value.decode() if isinstance(value, bytes) else names[value] if names else str(value)
+        for value in values
+    ]
 
 
 def _as_labels(labels: Iterable[int], of: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from metric_jax.training.errors import RunError
 
 CONFIG, RESULTS, METRICS, CHECKPOINTS = "config.json", "results.json", "metrics.jsonl", "checkpoints"
 # Where the data lies is not what the run is: a rerun may find it elsewhere.
-MAY_DIFFER = {"data.data_dir", "data.root"}
+MAY_DIFFER = {"data.data_dir", "data.root", "data.cache"}
 
 
 def check(folder: pathlib.Path, config: Mapping[str, Any]) -> dict[str, float] | None:
