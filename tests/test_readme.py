@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parent.parent / "README.md"
-PAGES = [README, *(README.parent / "docs" / name for name in ("own_loss.md", "evaluation.md"))]
+PAGES = [
+    README,
+    *(README.parent / "docs" / name for name in ("own_loss.md", "evaluation.md", "augmentation.md")),
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
