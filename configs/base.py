@@ -24,7 +24,11 @@ def get_config() -> ConfigDict:
     config.eval_every = 500
     config.eval_batch = 512  # images embedded at a time
     config.checkpoint_every = 500
-    config.checkpoints_kept = 2
+    config.checkpoints_kept = 2  # the latest; and the best, if best_metric is given
+    config.best_metric = ""  # "map_at_r", ...: the checkpoint of the evaluation where it is highest is kept
+    config.patience = 0  # evaluations in a row without a better best_metric that end the training; 0: any
+    config.profile = 0  # steps to trace, after the first ten, into the folder profile
+    config.wandb = ""  # the project of Weights & Biases that metrics go to as well
 
     config.data = ConfigDict()
     config.data.source = "digits"  # or "folder", "tfds", "vinyals" (Omniglot, parted for few-shot learning)

@@ -3,11 +3,14 @@
     python experiments/train.py --config=configs/digits.py --workdir=runs/digits
     python experiments/train.py --config=configs/omniglot.py --workdir=runs/omniglot --config.data.data_dir=TFDS_FOLDER
 
-Any key of configs/base.py can be set by a flag. The same command again resumes a run that was interrupted.
+Any key of configs/base.py can be set by a flag. The same command again resumes a run that was interrupted. Exit codes:
+0 when it is finished, 1 when something is wrong, which the last line tells, 130 after Ctrl-C, and 143 after SIGTERM,
+which saves a checkpoint first.
 """
 
 import difflib
 import pathlib
+import signal
 import sys
 
 from absl import app, flags, logging
@@ -18,7 +21,7 @@ from metric_jax.training.evaluate import table
 from metric_jax.training.folders import flatten
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config file.", lock_config=True)
-INTERRUPTED = 130  # what shells expect after Ctrl-C
+INTERRUPTED, TERMINATED = 130, 143  # what shells expect after Ctrl-C, and after SIGTERM
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; made if it is not there.")
 
@@ -28,9 +31,13 @@ def main(arguments: list[str]) -> None:
     if len(arguments) > 1:
         raise app.UsageError(f"unknown argument {arguments[1]!r}")
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # Orbax tells of every file
+        logging.set_verbosity(logging.FATAL)  # Orbax tells of every file, and a page of what fails
     try:
         results = training.train_and_evaluate(CONFIG.value, WORKDIR.value)
+    except training.StoppedError as stopped:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one that comes now is about what is done already
+        print(f"train: {stopped}", file=sys.stderr)
+        sys.exit(TERMINATED)
     except training.USER_ERRORS as error:
         sys.exit(f"train: {error}")
     except KeyboardInterrupt:

@@ -81,7 +81,7 @@ def test_a_file_is_replaced_at_one_stroke(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(pathlib.Path, "replace", die)
-        with pytest.raises(OSError, match="no space left"):
+        with pytest.raises(RunError, match=rf"cannot write {path}: no space left"):
             folders.write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}
     folders.write_json(path, {"a": 2})

@@ -40,11 +40,11 @@ def saved():
     states = {}
     save = Checkpoints.save
 
-    def spied(self, state, stream, *, step, notes):
+    def spied(self, state, stream, *, step, **options):
         states[self._folder.parent, step] = jax.tree.map(
-            np.asarray, state._replace(key=jax.random.key_data(state.key))
+            np.array, state._replace(key=jax.random.key_data(state.key))
         )
-        save(self, state, stream, step=step, notes=notes)
+        save(self, state, stream, step=step, **options)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Checkpoints, "save", spied)
@@ -65,11 +65,7 @@ def without_times(results):
 def test_a_run_leaves_what_it_promises(finished):
     workdir, results = finished
     assert {path.name.partition(".")[0] for path in workdir.iterdir()} == {
-        "config",
-        "metrics",
-        "results",
-        "checkpoints",
-        "events",
+        *("config", "metrics", "speed", "results", "checkpoints", "events")
     }
     assert json.loads((workdir / "results.json").read_text()) == results
     assert json.loads((workdir / "config.json").read_text()) == config().to_dict()

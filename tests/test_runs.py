@@ -45,7 +45,7 @@ def test_an_older_checkpoint_is_another_model(run):
 
 def test_T1_a_checkpoint_that_is_being_written_is_none(copy):
     checkpoints = copy / "checkpoints"
-    (checkpoints / "12").rename(checkpoints / "12.orbax-checkpoint-tmp")
+    (checkpoints / "12").rename(checkpoints / "12.partial")
     before = everything(copy)
     assert open_run(copy).step == 8
     assert everything(copy) == before  # opening a run that trains in another process clears nothing away

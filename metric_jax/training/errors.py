@@ -14,4 +14,8 @@ class NonFiniteError(RunError):
     """The loss or its gradient became NaN or infinite."""
 
 
+class StoppedError(RunError):
+    """SIGTERM ended the run after a step, whose checkpoint is saved."""
+
+
 USER_ERRORS = (RunError, DataError)

@@ -1,16 +1,18 @@
 """The folder of a run: whose it is, and what of it must not be lost."""
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from metric_jax import files
 from metric_jax.training.errors import RunError
 
 CONFIG, RESULTS, METRICS, CHECKPOINTS = "config.json", "results.json", "metrics.jsonl", "checkpoints"
-# Where the data lies is not what the run is: a rerun may find it elsewhere.
-MAY_DIFFER = {"data.data_dir", "data.root", "data.cache"}
+SPEED, PROFILE = "speed.jsonl", "profile"
+# Where the data lies and who looks on is not what the run is: a rerun may have it otherwise.
+MAY_DIFFER = {"data.data_dir", "data.root", "data.cache", "profile", "wandb"}
 
 
 def check(folder: pathlib.Path, config: Mapping[str, Any]) -> dict[str, float] | None:
@@ -47,12 +49,19 @@ def check(folder: pathlib.Path, config: Mapping[str, Any]) -> dict[str, float] |
 
 def claim(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
     """Makes the folder, if need be, and writes the config that it belongs to from now on."""
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / CONFIG).exists():
-            write_json(folder / CONFIG, config)
+    if not (folder / CONFIG).exists():
+        write_json(folder / CONFIG, config)
+
+
+@contextlib.contextmanager
+def writing(path: pathlib.Path) -> Iterator[None]:
+    """Makes a RunError that names the path of what goes wrong while something is written there."""
+    try:
+        yield
     except OSError as error:
-        raise RunError(f"cannot write to {folder}: {error}") from error
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
@@ -84,7 +93,8 @@ def read_json(path: pathlib.Path, remedy: str = "") -> dict[str, Any]:
 
 def replace(path: pathlib.Path, text: str) -> None:
     """Puts a text in the place of a file at one stroke."""
-    files.replace(path, text.encode())
+    with writing(path):
+        files.replace(path, text.encode())
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -25,13 +25,16 @@ from jaxtyping import Array
 from metric_jax import data, diagnostics
 from metric_jax.data import datasets
 from metric_jax.distances import Distance
-from metric_jax.training import choices, devices, folders
+from metric_jax.training import choices, devices, folders, tracking
 from metric_jax.training import state as states
+from metric_jax.training.best import Best
 from metric_jax.training.checkpoint import Checkpoints
-from metric_jax.training.errors import RunError
+from metric_jax.training.errors import RunError, StoppedError
 from metric_jax.training.evaluate import Evaluator, beside
+from metric_jax.training.profiling import Profile
 from metric_jax.training.progress import Clock, Progress
 from metric_jax.training.reporter import Pending, Reporter
+from metric_jax.training.signals import Termination
 from metric_jax.training.step import make_train_step
 from metric_jax.training.writer import MetricsWriter
 
@@ -59,6 +62,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
     if not workdir:
         raise RunError("the workdir is empty: name a folder for the run, as in --workdir=runs/digits")
     plan = _plan(config)
+    best = Best(config.best_metric, patience=config.patience)
+    tracking.check(config.wandb)
     folder = pathlib.Path(workdir)
     results = folders.check(folder, config.to_dict())
     if results is not None:
@@ -80,47 +85,73 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
 
     folders.claim(folder, config.to_dict())
     with contextlib.ExitStack() as stack:
+        termination = stack.enter_context(Termination())
         checkpoints = stack.enter_context(
             Checkpoints(folder / folders.CHECKPOINTS, keep=config.checkpoints_kept)
         )
         if checkpoints.latest is not None:
             state, notes = checkpoints.restore(state, stream)
-            clock.resume(notes)
+            clock.resume(notes["clock"])
+            best.resume(notes["best"])
         done = int(state.step)
-        writer = stack.enter_context(MetricsWriter(folder, after=done))
+        tracker = tracking.start(config.wandb, folder, config.to_dict())
+        writer = stack.enter_context(MetricsWriter(folder, after=done, tracker=tracker))
         progress = stack.enter_context(Progress(clock, steps=config.steps, done=done, batch_size=batch_size))
         progress.say(
             f"{len(train)} images of {len(set(train.labels))} classes to train on, {len(test)} of "
             f"{len(set(test.labels))} to test on; {batch_size} a batch, on {mesh.size} of {jax.device_count()} devices"
             + (f"; going on from step {done}" if done else "")
         )
-        report = Reporter(writer, progress, clock, plan.learning_rate, saved=checkpoints.describe_latest)
+        report = Reporter(
+            writer,
+            progress,
+            clock,
+            plan.learning_rate,
+            batch_size=batch_size,
+            saved=checkpoints.describe_latest,
+        )
+        profile = stack.enter_context(Profile(folder / folders.PROFILE, steps=config.profile, after=done))
 
         pending: Pending | None = None
         for step in range(done + 1, config.steps + 1):
+            if best.enough:
+                break
+            profile.begin(step)
             logs, evaluates, saves = (
                 step == config.steps or step % every == 0
                 for every in (config.log_every, config.eval_every, config.checkpoint_every)
             )
-            batch = next(stream)
+            with clock.waiting():
+                batch = next(stream)
             images, labels = devices.place((batch.images, batch.labels), mesh)
             state, output = train_step(state, images, labels)
+            profile.end(step, output)
             diagnosed = plan.diagnose(output.embeddings, labels) if logs or evaluates else None
             if pending:
                 report(pending)
             pending = Pending(step, output, diagnosed)
-            if evaluates or saves:
+            stops = termination.asked
+            if evaluates or saves or stops:
                 report(pending, functools.partial(evaluator, state) if evaluates else None)
                 pending = None
-            if saves:
-                checkpoints.save(state, stream, step=step, notes=clock.notes())
+            is_best = evaluates and best.see(step, evaluator(state))
+            if saves or is_best or best.enough or stops:
+                notes = {"clock": clock.notes(), "best": best.notes()}
+                checkpoints.save(state, stream, step=step, notes=notes, best=best.step)
+            if stops:
+                checkpoints.wait()
+                raise StoppedError(
+                    f"stopped by SIGTERM after step {step}, with a checkpoint: the same command goes on from there"
+                )
 
         results = {
             **beside(evaluator(state), evaluator.raw_pixels),
-            "steps": config.steps,
+            **best.results,
+            "steps": int(state.step),
             "images_per_s": round(clock.steps_per_second * batch_size, 1),
             "seconds": round(clock.seconds, 1),
         }
+        checkpoints.wait()  # a run that has results has its last checkpoint
         folders.write_json(folder / folders.RESULTS, results)
     return results
 

@@ -1,12 +1,14 @@
 """How far a run is and how fast it goes."""
 
 import collections
+import contextlib
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Self
 
+import jax
 from tqdm import tqdm
 
 
@@ -21,6 +23,7 @@ class Clock:
         self._start = time.perf_counter()
         self._last: float | None = None
         self._intervals: collections.deque[float] = collections.deque(maxlen=1000)
+        self._waits: collections.deque[float] = collections.deque(maxlen=1000)
         self._speed_before = 0.0
 
     def tick(self) -> None:
@@ -29,6 +32,13 @@ class Clock:
         if self._last is not None:
             self._intervals.append(now - self._last)
         self._last = now
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """What is done meanwhile is to wait for a step's data."""
+        before = time.perf_counter()
+        yield
+        self._waits.append(time.perf_counter() - before)
 
     @property
     def seconds(self) -> float:
@@ -39,6 +49,15 @@ class Clock:
     def steps_per_second(self) -> float:
         """The speed of this session, or of the one before until there is any; 0 when there is neither."""
         return 1.0 / statistics.median(self._intervals) if self._intervals else self._speed_before
+
+    def speed(self, batch_size: int) -> dict[str, float]:
+        """The time of the median step, of which the mean wait for data, and the images of batches per second."""
+        found = {"images_per_s": self.steps_per_second * batch_size}
+        if self._intervals:
+            found["step_seconds"] = statistics.median(self._intervals)
+        if self._waits:
+            found["wait_seconds"] = statistics.mean(self._waits)
+        return found
 
     def notes(self) -> dict[str, float]:
         """What a later session goes on from."""
@@ -93,3 +112,9 @@ class Progress:
             return
         told["ETA"] = tqdm.format_interval((self._steps - step) / speed) if speed else "?"
         self.say(f"step {step}/{self._steps}  " + "  ".join(f"{key} {value}" for key, value in told.items()))
+
+
+def memory() -> dict[str, float]:
+    """Bytes in use on this process's first device, now and at most so far; empty where the backend does not tell."""
+    found = jax.local_devices()[0].memory_stats() or {}
+    return {f"device_{key}": found[key] for key in ("bytes_in_use", "peak_bytes_in_use") if key in found}

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array
 
 from metric_jax.training.errors import NonFiniteError
-from metric_jax.training.progress import Clock, Progress
+from metric_jax.training.progress import Clock, Progress, memory
 from metric_jax.training.step import Output
 from metric_jax.training.writer import MetricsWriter
 
@@ -32,6 +32,7 @@ class Reporter:
         clock: Clock,
         learning_rate: optax.Schedule,
         *,
+        batch_size: int,
         saved: Callable[[], str],
     ):
         """Reads nothing yet.
@@ -41,10 +42,11 @@ class Reporter:
             progress: The screen.
             clock: Is told of every step.
             learning_rate: The schedule, to log it.
+            batch_size: Images in a step.
             saved: Where the newest checkpoint is, for a message.
         """
         self._writer, self._progress, self._clock = writer, progress, clock
-        self._learning_rate, self._saved = learning_rate, saved
+        self._learning_rate, self._batch_size, self._saved = learning_rate, batch_size, saved
 
     def __call__(self, pending: Pending, evaluate: Callable[[], dict[str, float]] | None = None) -> None:
         """Reports a step, and what an evaluation after it finds.
@@ -71,7 +73,7 @@ class Reporter:
         }
         self._progress.show(step, metrics)
         found = evaluate() if evaluate else {}
-        self._writer.write(step, metrics | found, speed={"steps_per_s": self._clock.steps_per_second})
+        self._writer.write(step, metrics | found, speed=self._clock.speed(self._batch_size) | memory())
         if found:
             self._progress.say(
                 f"step {step}: map_at_r {found['map_at_r']:.4f}, recall@1 {found['recall@1']:.4f}"

@@ -20,12 +20,13 @@ from jax.sharding import NamedSharding
 from metric_jax.data import DataError, Images, datasets
 from metric_jax.data.listing import NO_CLASS, File, read, reason
 from metric_jax.distances import Distance
-from metric_jax.training import calibration, choices, devices, evaluate, folders, manifest
+from metric_jax.training import calibration, choices, devices, evaluate, folders, manifest, stored
 from metric_jax.training.errors import RunError
 from metric_jax.training.step import make_embed
 
 SECTIONS = ("data", "model", "loss")
 MODEL = ("params", "rest")  # of the training state
+BEST = "best"  # the checkpoint, rather than its step
 
 
 class Run:
@@ -116,13 +117,17 @@ class Run:
 
 
 def open_run(
-    workdir: str | pathlib.Path, checkpoint: int | None = None, *, data: Mapping[str, Any] | None = None
+    workdir: str | pathlib.Path,
+    checkpoint: int | str | None = None,
+    *,
+    data: Mapping[str, Any] | None = None,
 ) -> Run:
     """Opens a run, finished, interrupted or still going on.
 
     Args:
         workdir: The run's folder.
-        checkpoint: The step of the checkpoint; the newest by default.
+        checkpoint: The step of the checkpoint, or "best" for the one that config.best_metric found to be; the newest by
+            default.
         data: Keys of ``config.data`` to read other data than the run's own: ``{"data_dir": "elsewhere"}``.
 
     Returns:
@@ -137,13 +142,18 @@ def open_run(
     if not folder.is_dir():
         raise RunError(f"there is no folder {folder}: name that of a run, as in --workdir=runs/digits")
     config = _read_config(folder / folders.CONFIG)
-    steps = _steps(folder / folders.CHECKPOINTS)
+    home = folder / folders.CHECKPOINTS
+    steps = stored.steps(home)
     if not steps:
         raise RunError(f"{folder} has no checkpoint yet: train on until the first is saved")
-    if checkpoint is not None and checkpoint not in steps:
+    step = stored.best_step(home) if checkpoint == BEST else checkpoint
+    if checkpoint == BEST and step is None:
+        raise RunError(f"{folder} has no best checkpoint: its config names no best_metric")
+    step = steps[-1] if step is None else step
+    if step not in steps:
         kept = ", ".join(map(str, steps))
-        raise RunError(f"{folder} has no checkpoint of step {checkpoint}: it keeps {kept}")
-    return Run(folder, config, steps[-1] if checkpoint is None else checkpoint, data or {})
+        raise RunError(f"{folder} has no checkpoint of step {step}: it keeps {kept}")
+    return Run(folder, config, step, data or {})
 
 
 class _Saved:
@@ -153,12 +163,12 @@ class _Saved:
         self._path, self._name = path.absolute(), name
         with self._readable():
             manifest.verify(self._path)
-            self._state = ocp.metadata(self._path, "state").metadata
-            self._shapes = _by_name({key: self._state[key] for key in MODEL})
+            self._state = ocp.metadata(self._path, stored.STATE).metadata
+            self._shapes = stored.describe({key: self._state[key] for key in MODEL})
 
     def check(self, wanted: dict[str, Any], image_shape: tuple[int, ...]) -> None:
         """Raises a RunError for the first array that is not as the model wants it."""
-        arrays, sides = _by_name(wanted), "×".join(map(str, image_shape))
+        arrays, sides = stored.describe(wanted), "×".join(map(str, image_shape))
         for key in sorted(arrays.keys() | self._shapes.keys()):
             if arrays.get(key) != self._shapes.get(key):
                 raise RunError(
@@ -173,7 +183,7 @@ class _Saved:
             **jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), wanted),
         }
         with self._readable():
-            loaded = ocp.load(self._path, state, checkpointable_name="state")
+            loaded = ocp.load(self._path, state, checkpointable_name=stored.STATE)
         return loaded["params"], loaded["rest"]
 
     @contextlib.contextmanager
@@ -183,14 +193,6 @@ class _Saved:
         except Exception as error:  # Orbax has many, and some of a page
             told = str(error).strip().partition("\n")[0][:200] or type(error).__name__
             raise RunError(f"{self._name} cannot be read ({told}): choose another --checkpoint") from error
-
-
-def _by_name(tree: Any) -> dict[str, str]:
-    """What the arrays of a nested dict are, by their keys joined with dots."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): f"{list(leaf.shape)} {np.dtype(leaf.dtype)}"
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
 
 
 def _abstract_model(
@@ -210,11 +212,6 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
         if not isinstance(config.get(section), dict):
             raise RunError(f"{path} is not the config of a run: it has no {section!r}")
     return config
-
-
-def _steps(folder: pathlib.Path) -> list[int]:
-    """The steps of the checkpoints that are there as a whole: one that is being written has another name."""
-    return sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal())
 
 
 def _recorded_shape(folder: pathlib.Path) -> tuple[int, ...] | None:

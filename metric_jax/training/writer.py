@@ -1,16 +1,19 @@
-"""What a run writes down about its steps: a JSON line each, and TensorBoard events.
+"""What a run writes down about its steps: JSON lines and TensorBoard events, and Weights & Biases if it is asked for.
 
 metrics.jsonl holds only what follows from the config, no times: every logged step once, whatever interruptions there
-were, and byte for byte the same as without them. How fast it went is in the events, on the screen and in results.json.
+were, and byte for byte the same as without them. How fast it went has lines of its own, in speed.jsonl.
 """
 
 import json
 import os
 import pathlib
+import time
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from metric_jax.training import folders
 
@@ -18,26 +21,27 @@ from metric_jax.training import folders
 class MetricsWriter:
     """Writes the metrics of a run that goes on after a given step."""
 
-    def __init__(self, folder: pathlib.Path, *, after: int):
+    def __init__(self, folder: pathlib.Path, *, after: int, tracker: Any = None):
         """Opens the files.
 
         Args:
             folder: The run's.
             after: The step that the run goes on from; what was written of later ones will be written again, and goes.
+            tracker: Has `log` and `finish` of a run of Weights & Biases, or None.
         """
-        path = folder / folders.METRICS
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines(keepends=True) if _step_of(line) <= after]
-            folders.replace(path, "".join(kept))
-        self._lines = path.open("a")
-        self._events = tensorboardX.SummaryWriter(str(folder), purge_step=after + 1 if after else None)
+        self._metrics = _Lines(folder / folders.METRICS, after=after)
+        self._speed = _Lines(folder / folders.SPEED, after=after)
+        self._events = _Events(folder, after=after)
+        self._tracker = tracker
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lines.close()
-        self._events.close()
+        for each in (self._metrics, self._speed, self._events):
+            each.close()
+        if self._tracker is not None:
+            self._tracker.finish()
 
     def write(
         self, step: int, metrics: Mapping[str, float | bool], *, speed: Mapping[str, float] | None = None
@@ -46,14 +50,67 @@ class MetricsWriter:
 
         Args:
             step: The step, each at most once, in ascending order.
-            metrics: What goes to metrics.jsonl and the events; finite.
-            speed: What goes to the events alone.
+            metrics: What goes to metrics.jsonl; finite.
+            speed: What goes to speed.jsonl; finite.
+
+        Raises:
+            RunError: It cannot be written.
         """
-        self._lines.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
-        self._lines.flush()
-        os.fsync(self._lines.fileno())
-        for key, value in {**metrics, **(speed or {})}.items():
-            self._events.add_scalar(key, float(value), step)
+        self._metrics.write({"step": step, **metrics})
+        if speed:
+            self._speed.write({"step": step, **speed})
+        together = {key: float(value) for key, value in {**metrics, **(speed or {})}.items()}
+        self._events.write(step, together)
+        if self._tracker is not None:
+            self._tracker.log(together, step=step)
+
+
+class _Lines:
+    """A file of JSON lines, one a step."""
+
+    def __init__(self, path: pathlib.Path, *, after: int):
+        self._path = path
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines(keepends=True) if _step_of(line) <= after]
+            folders.replace(path, "".join(kept))
+        with folders.writing(path):
+            self._file = path.open(
+                "ab", buffering=0
+            )  # what could not be written is not kept to be tried again
+
+    def write(self, content: Mapping[str, float | bool]) -> None:
+        line = json.dumps(content, allow_nan=False) + "\n"
+        with folders.writing(self._path):
+            self._file.write(line.encode())
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Events:
+    """TensorBoard's file of events.
+
+    tensorboardX's own SummaryWriter writes in a thread, which dies of a full disk and leaves the run waiting for ever.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, after: int):
+        self._folder = folder
+        with folders.writing(folder):
+            self._file = EventsWriter(str(folder / "events"), f".{os.getpid()}")
+            if after:  # tells TensorBoard that later steps will come again
+                start = SessionLog(status=SessionLog.START)
+                self._file.write_event(Event(wall_time=time.time(), step=after + 1, session_log=start))
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        with folders.writing(self._folder):
+            for key, value in scalars.items():
+                self._file.write_event(Event(wall_time=time.time(), step=step, summary=scalar(key, value)))
+            self._file.flush()
+
+    def close(self) -> None:
+        with folders.writing(self._folder):
+            self._file.close()
 
 
 def _step_of(line: str) -> float:
