@@ -14,18 +14,10 @@ from metric_jax.data import augment
 
 SIDE, DRAWS, LABEL, GAP = 72, 6, 150, 4
 ROWS = (
-    *(
-        "",
-        "eyepatch=1",
-        "rotate=25",
-        "scale=0.3",
-        "shear=0.3",
-        "translate=0.15",
-        "crop=0.4",
-        "crop=0.4 aspect=0.6",
-    ),
-    *("flip=0.5", "brightness=0.5", "contrast=1", "saturation=1", "hue=0.1", "blur=2", "cutout=0.35"),
-    *("cutout=0.35 cutout_fill=0.5",),
+    *("", "eyepatch=1", "rotate=25", "scale=0.3", "shear=0.3", "translate=0.15"),
+    *("crop=0.4", "crop=0.4 aspect=0.6", "flip=0.5"),
+    *("brightness=0.5", "contrast=1", "saturation=1", "hue=0.1", "blur=2"),
+    *("cutout=0.35", "cutout=0.35 cutout_fill=0.5"),
 )
 ALL = (
     "eyepatch=0.5 rotate=10 scale=0.1 shear=0.1 translate=0.05 crop=0.6 aspect=0.2 flip=0.5 "

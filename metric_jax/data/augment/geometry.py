@@ -122,9 +122,8 @@ def _crops(key: Array, count: int, smallest: float, aspect: float) -> tuple[Arra
     """Crops' heights and widths [count, 2] and where their centres lie [count, 2], as fractions of the sides."""
     area, shape, down, right = jax.random.uniform(key, (4, count), jnp.float32, minval=-1.0, maxval=1.0)
     area = jnp.log(smallest + (1 - smallest) * (1 + area) / 2)
-    shape = shape * jnp.minimum(
-        math.log1p(aspect), -area
-    )  # beyond that, one side would be longer than the image's
+    # Beyond -area, one side would be longer than the image's.
+    shape = shape * jnp.minimum(math.log1p(aspect), -area)
     sides = jnp.exp(jnp.stack([area - shape, area + shape], axis=-1) / 2)
     return sides, (1 - sides) / 2 * jnp.stack([down, right], axis=-1)
 
