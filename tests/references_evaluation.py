@@ -40,6 +40,19 @@ def eer(distances, is_same):
     raise AssertionError("the curve goes from (0, 1) to (1, 0)")
 
 
+def delong(distances, is_same):
+    """(AUC, its standard error): from how often each pair is on the right side of those of the other kind."""
+    genuine = [d for d, same in zip(distances, is_same, strict=True) if same]
+    impostors = [d for d, same in zip(distances, is_same, strict=True) if not same]
+    of_genuine = [sum((g < i) + (g == i) / 2 for i in impostors) / len(impostors) for g in genuine]
+    of_impostors = [sum((g < i) + (g == i) / 2 for g in genuine) / len(genuine) for i in impostors]
+    middle = sum(of_genuine) / len(genuine)
+    variance = 0.0
+    for shares in (of_genuine, of_impostors):
+        variance += sum((share - middle) ** 2 for share in shares) / (len(shares) - 1) / len(shares)
+    return middle, math.sqrt(variance)
+
+
 def right(distances, is_same, threshold):
     return sum((d <= threshold) == same for d, same in zip(distances, is_same, strict=True))
 

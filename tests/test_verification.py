@@ -42,7 +42,6 @@ def test_values_are_those_of_counting(distances, is_same):
     threshold = references.best_threshold(distances, is_same)
     right = int(references.right(distances, is_same, threshold))
     assert found["accuracy"] == right / len(distances)
-    assert (found["accuracy_low"], found["accuracy_high"]) == proportion(right, len(distances))
     assert found["threshold"] == (
         threshold if threshold > -math.inf else np.nextafter(distances.min(), -np.inf)
     )
@@ -87,8 +86,6 @@ def test_threshold_at_an_FAR(distances, is_same, far):
     found = verification(distances, is_same, fars=[far])
     key = f"tar@far={far:g}"
     assert found[key] == tar
-    interval = proportion(round(tar * found["genuine"]), found["genuine"])
-    assert (found[f"{key}_low"], found[f"{key}_high"]) == interval
 
 
 @pytest.mark.parametrize("impostors", [7, 10, 49, 100, 1000])
@@ -170,6 +167,23 @@ def test_arrays_of_jax():
     assert found == verification(distances, is_same)
 
 
+@every_case
+def test_every_number_lies_in_its_interval(distances, is_same):
+    found = verification(distances, is_same, fars=(1.0,))
+    for key in ("auc", "eer", "accuracy", "tar@far=1"):
+        assert 0 <= found[f"{key}_low"] <= found[key] <= found[f"{key}_high"] <= 1
+        assert found[f"{key}_low"] < found[f"{key}_high"] or key == "tar@far=1"
+    assert found["tar@far=1_low"] == 1  # whatever the pairs are
+
+
+def test_intervals_widen_with_the_level_and_depend_on_the_seed_alone():
+    ends = [verification(*drawn(0), level=level, seed=seed) for level, seed in ((0.5, 0), (0.9, 0), (0.9, 1))]
+    narrow, wide, other = ([x[f"{k}_low"] - x[f"{k}_high"] for k in ("auc", "eer", "accuracy")] for x in ends)
+    assert all(a > b for a, b in zip(narrow, wide, strict=True))
+    assert wide != other
+    assert verification(*drawn(0), level=0.9) == ends[1]
+
+
 def test_results_are_plain_numbers():
     found = verification(*drawn(0), folds=np.arange(60) % 4)
     assert {type(found.pop(key)) for key in ("genuine", "impostors")} == {int}
@@ -181,8 +195,8 @@ def test_N15_default_FARs_are_left_out_where_they_are_not_resolvable():
     distances = np.arange(120.0)
     for impostors, expected in ((5, []), (10, ["0.1"]), (99, ["0.1"]), (100, ["0.1", "0.01"])):
         found = verification(distances, distances < 120 - impostors)
-        keys = [f"tar@far={far}{end}" for far in expected for end in ("", "_low", "_high")]
-        assert [key for key in found if key.startswith("tar")] == keys
+        keys = {f"tar@far={far}{end}" for far in expected for end in ("", "_low", "_high")}
+        assert {key for key in found if key.startswith("tar")} == keys
     assert "tar@far=0.001" in verification(np.arange(1001.0), np.arange(1001) < 1)
 
 
@@ -242,6 +256,19 @@ def test_bad_options():
         verification(distances, is_same, folds=np.full(60, 4))
     with pytest.raises(ValueError, match="level must be"):
         verification(distances, is_same, level=95)
+    with pytest.raises(ValueError, match="seed must be an integer of at least 0, got -1"):
+        verification(distances, is_same, seed=-1)
+    subjects = np.where(is_same[:, None], 1, [0, 1])
+    with pytest.raises(ValueError, match=r"subjects must be \[pairs, 2\], .* 60 pairs, got shape \[60\]"):
+        verification(distances, is_same, subjects=subjects[:, 0])
+    with pytest.raises(TypeError, match="subjects must be an array of integers, got float64"):
+        verification(distances, is_same, subjects=subjects.astype(float))
+    other = np.flatnonzero(~is_same)[3]
+    subjects[other] = 7
+    with pytest.raises(
+        ValueError, match=rf"at pair {other} they are \[7, 7\] and is_same is False \(1 pairs"
+    ):
+        verification(distances, is_same, subjects=subjects)
 
 
 def test_from_embeddings_to_a_threshold():

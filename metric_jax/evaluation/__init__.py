@@ -11,10 +11,10 @@ from metric_jax.evaluation.omniglot import vinyals_classes as vinyals_classes
 from metric_jax.evaluation.omniglot import within_alphabet as within_alphabet
 from metric_jax.evaluation.pairs import all_pairs as all_pairs
 from metric_jax.evaluation.pairs import pair_distances as pair_distances
+from metric_jax.evaluation.rates import Roc as Roc
 from metric_jax.evaluation.retrieval import by_class as by_class
 from metric_jax.evaluation.retrieval import retrieval as retrieval
 from metric_jax.evaluation.retrieval import retrieval_scores as retrieval_scores
-from metric_jax.evaluation.verification import Roc as Roc
 from metric_jax.evaluation.verification import roc as roc
 from metric_jax.evaluation.verification import threshold_at as threshold_at
 from metric_jax.evaluation.verification import verification as verification

@@ -63,7 +63,7 @@ def bootstrap(
     if table.ndim not in (1, 2) or len(table) == 0:
         raise ValueError(f"values must be [n] or [n, metrics] with n > 0, got shape {list(table.shape)}")
     resamples = checks.count(resamples, "resamples", least=20)
-    _check_level(level)
+    check_level(level)
     checks.count(seed, "seed", least=0)
     one_metric = table.ndim == 1
     table = table.reshape(len(table), -1)
@@ -131,7 +131,7 @@ def normal_quantile(level: float) -> float:
         >>> round(normal_quantile(0.95), 2)
         1.96
     """
-    _check_level(level)
+    check_level(level)
     return statistics.NormalDist().inv_cdf((1 + level) / 2)
 
 
@@ -167,6 +167,7 @@ def _resampled_means(
     return np.concatenate(parts)
 
 
-def _check_level(level: Any) -> None:
+def check_level(level: Any) -> None:
+    """Raises a ValueError unless the level is a share that an interval can be made for."""
     if isinstance(level, bool) or not isinstance(level, int | float | np.number) or not 0 < level < 1:
         raise ValueError(f"level must be a number between 0 and 1, such as 0.95, got {level!r}")

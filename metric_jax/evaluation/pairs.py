@@ -1,7 +1,7 @@
 """The pairs that verification is measured on: which there are, and how far apart."""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,7 +11,24 @@ from metric_jax import types
 from metric_jax.distances import Distance, check_measure, euclidean
 from metric_jax.evaluation import checks
 
+MOST_PAIRS = 1_000_000  # of either kind to measure on: more take long, and make intervals hardly narrower
 NUMBERS_AT_A_TIME = 2**22  # 16 MB of float32
+
+
+class Compared(NamedTuple):
+    """Pairs of the items of a set, and how far apart these are; each ``[pairs]``.
+
+    Attributes:
+        first: An index.
+        second: A larger one.
+        is_same: Whether they are of one class.
+        distances: Of their embeddings.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    is_same: np.ndarray
+    distances: np.ndarray
 
 
 def all_pairs(
@@ -67,6 +84,23 @@ def all_pairs(
     is_same = np.arange(chosen.shape[1]) < genuine.shape[1]
     ascending = np.lexsort(chosen[::-1])
     return chosen[0][ascending], chosen[1][ascending], is_same[ascending]
+
+
+def compare(
+    embeddings: types.Embeddings | np.ndarray,
+    pairs: tuple[np.ndarray, np.ndarray, np.ndarray],
+    *,
+    distance: Distance = euclidean,
+) -> Compared:
+    """The pairs that `all_pairs` found, compared by some embeddings: drawn once, they serve many.
+
+    Example:
+        >>> import numpy as np
+        >>> compare(np.array([[0.0], [1.0], [3.0]]), all_pairs([7, 7, 8])).distances.tolist()
+        [1.0, 3.0, 2.0]
+    """
+    first, second, _ = pairs
+    return Compared(*pairs, pair_distances(embeddings, first, second, distance=distance))
 
 
 def pair_distances(

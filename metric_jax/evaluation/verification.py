@@ -17,7 +17,7 @@ the same distance came in random order.
 
 An FAR below 1/#impostors cannot be measured: a single impostor is more than that.
 
-The intervals are Wilson's and take pairs for independent, which pairs that share an image are not quite.
+How far each number can be trusted is in `metric_jax.evaluation.rates`.
 """
 
 import math
@@ -26,28 +26,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metric_jax.evaluation import checks, intervals
+from metric_jax.evaluation import checks, intervals, rates
+from metric_jax.evaluation.rates import Roc
 
 FARS = (1e-1, 1e-2, 1e-3)
-
-
-class Roc(NamedTuple):
-    """A point for each distinct distance, after a first one at which nothing is accepted; each array ``[points]``.
-
-    Attributes:
-        thresholds: Ascending; the first is -inf.
-        far: Impostors accepted, of all impostors, from 0 to 1.
-        tar: Genuine pairs accepted, of all genuine pairs, from 0 to 1.
-    """
-
-    thresholds: np.ndarray
-    far: np.ndarray
-    tar: np.ndarray
-
-    @property
-    def fnmr(self) -> np.ndarray:
-        """Genuine pairs rejected; over ``far``, on the axes of normal quantiles, it is the DET curve."""
-        return 1.0 - self.tar
 
 
 class _Steps(NamedTuple):
@@ -59,7 +41,14 @@ class _Steps(NamedTuple):
 
 
 def verification(
-    distances: Any, is_same: Any, *, fars: Sequence[float] = FARS, folds: Any = None, level: float = 0.95
+    distances: Any,
+    is_same: Any,
+    *,
+    fars: Sequence[float] = FARS,
+    folds: Any = None,
+    subjects: Any = None,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> dict[str, float]:
     """How well a threshold on the distance tells genuine pairs from impostors; the formulas stand above.
 
@@ -67,32 +56,38 @@ def verification(
     as in LFW's protocol, each fold is judged by the threshold that is best on all other folds. It means something only
     where both kinds are about as many: where nearly all pairs are impostors, accepting nothing is nearly always right.
 
+    Every number comes with an interval, ``auc_low`` to ``auc_high`` and so on, by the bootstrap of both kinds of pairs
+    that `metric_jax.evaluation.rates` describes. It takes pairs for independent, unless it is told whose they are: pass
+    ``subjects`` wherever a subject is in several pairs, for the interval is much too narrow otherwise. That of the
+    accuracy takes its threshold as given; with folds it is Wilson's, of all decisions together.
+
     Args:
         distances: ``[pairs]``, finite; of a similarity pass its negative.
         is_same: ``[pairs]`` booleans: whether the pair is genuine.
         fars: The FARs to report the TAR at. One that these impostors cannot resolve is an error; of the default ones it
             is left out.
         folds: ``[pairs]`` integers: which fold a pair belongs to, at least two.
+        subjects: ``[pairs, 2]`` integers: whose the two items are, equal where the pair is genuine. The intervals then
+            say what other subjects might have given.
         level: The confidence of the intervals, in (0, 1).
+        seed: Draws the resamples.
 
     Returns:
         A dictionary of
 
         *   ``auc`` and ``eer``;
-        *   ``accuracy``, the share of right decisions at the best threshold, with ``accuracy_low`` and
-            ``accuracy_high``. With folds: the mean over folds, and ``accuracy_std``, its standard error
-            ``sd / √folds`` (with the sample's sd, as LFW reports it); the interval is that of all decisions together;
+        *   ``accuracy``, the share of right decisions at the best threshold. With folds: the mean over folds, and
+            ``accuracy_std``, its standard error ``sd / √folds`` (with the sample's sd, as LFW reports it);
         *   ``threshold``, where the accuracy on all pairs is best, the smallest if several are (which accepts the
             fewest); just below the smallest distance if it is best to accept nothing;
-        *   ``tar@far=0.01`` and so on, the TAR at `threshold_at` of that FAR, each with ``_low`` and ``_high``: of the
-            TAR at that very threshold. How far off the threshold may be is not in it, and with few impostors beyond it
-            (100 at FAR 0.01 of 10,000) that is the larger part;
+        *   ``tar@far=0.01`` and so on, the TAR at `threshold_at` of that FAR. Its interval has the threshold in it,
+            which is uncertain too: with 100 impostors beyond it, its FAR is 0.01 only to within a fifth;
         *   ``genuine`` and ``impostors``, how many pairs of either kind there are.
 
     Raises:
-        TypeError: ``is_same`` is not boolean, distances are not numbers, folds are not integers.
-        ValueError: Lengths that differ, NaN or infinite distances, pairs of one kind only, one fold only, a FAR or a
-            level out of range, a FAR that is not resolvable.
+        TypeError: ``is_same`` is not boolean, distances are not numbers, folds or subjects are not integers.
+        ValueError: Lengths that differ, NaN or infinite distances, pairs of one kind only, one fold only, subjects that
+            do not fit ``is_same``, a FAR, a level or a seed out of range, a FAR that is not resolvable.
 
     Example:
         >>> found = verification([0.1, 0.2, 0.4, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0], [True] * 3 + [False] * 7)
@@ -108,35 +103,45 @@ def verification(
         ISO/IEC 19795-1 (2021), Biometric performance testing and reporting. https://www.iso.org/standard/73515.html
     """
     distances, is_same = _checked(distances, is_same)
+    if subjects is not None:
+        subjects = _checked_subjects(subjects, is_same)
+    intervals.check_level(level)
+    checks.count(seed, "seed", least=0)
     steps = _steps(distances, is_same)
     pairs, genuine, impostors = len(distances), int(steps.genuine[-1]), int(steps.impostors[-1])
     _check_kinds(genuine, impostors)
     wanted = [far for far in FARS if far >= 1 / impostors] if fars is FARS else _wanted(fars, impostors)
     best = _best(steps)
+    curve, threshold = _curve(steps), _threshold(steps, best)
+    found = {"auc": float(rates.area(curve)), "eer": float(rates.equal_error_rate(curve))}
+    found |= {f"tar@far={far:g}": float(curve.tar[_last_within(curve, far)]) for far in wanted}
+    others: dict[str, float] = {"threshold": threshold, "genuine": genuine, "impostors": impostors}
     if folds is None:
         right = int(steps.genuine[best] + impostors - steps.impostors[best])
-        accuracy = {"accuracy": right / pairs}
+        found["accuracy"] = right / pairs
     else:
         decisions, folds = _judged_by_other_folds(distances, is_same, folds)
-        right = int(decisions.sum())
         by_fold = np.array([decisions[folds == fold].mean() for fold in np.unique(folds)])
-        accuracy = {
+        low, high = intervals.proportion(int(decisions.sum()), pairs, level=level)
+        others |= {
             "accuracy": float(by_fold.mean()),
+            "accuracy_low": low,
+            "accuracy_high": high,
             "accuracy_std": float(by_fold.std(ddof=1) / math.sqrt(len(by_fold))),
         }
-    curve = _curve(steps)
-    found = {
-        "auc": float(np.trapezoid(curve.tar, curve.far)),
-        "eer": _equal_error_rate(curve),
-        **accuracy,
-        **_interval("accuracy", right, pairs, level),
-        "threshold": _threshold(steps, best),
-    }
-    for far in wanted:
-        point = _last_within(curve, far)
-        found[f"tar@far={far:g}"] = float(curve.tar[point])
-        found |= _interval(f"tar@far={far:g}", int(steps.genuine[point]), genuine, level)
-    return {**found, "genuine": genuine, "impostors": impostors}
+
+    def numbers(curves: Roc) -> np.ndarray:
+        each = [rates.area(curves), rates.equal_error_rate(curves)]
+        each += [rates.tar_at(curves, far) for far in wanted]
+        if folds is None:
+            at = np.searchsorted(curves.thresholds, threshold, side="right") - 1
+            each.append((genuine * curves.tar[:, at] + impostors * (1 - curves.far[:, at])) / pairs)
+        return np.stack(each)
+
+    ends = rates.bootstrap(distances, is_same, subjects, numbers, kept=[threshold], level=level, seed=seed)
+    for (key, value), low, high in zip(list(found.items()), *map(np.ndarray.tolist, ends), strict=True):
+        found |= {f"{key}_low": min(low, value), f"{key}_high": max(high, value)}
+    return {**found, **others}
 
 
 def roc(distances: Any, is_same: Any) -> Roc:
@@ -217,6 +222,23 @@ def _checked(distances: Any, is_same: Any) -> tuple[np.ndarray, np.ndarray]:
     return distances, is_same
 
 
+def _checked_subjects(subjects: Any, is_same: np.ndarray) -> np.ndarray:
+    subjects = np.asarray(subjects)
+    if subjects.shape != (len(is_same), 2):
+        raise ValueError(
+            f"subjects must be [pairs, 2], whose the two items are, for {len(is_same)} pairs, got shape "
+            f"{list(subjects.shape)}"
+        )
+    subjects = checks.integers(subjects.ravel(), "subjects", subjects.size, "items").reshape(-1, 2)
+    bad = np.flatnonzero((subjects[:, 0] == subjects[:, 1]) != is_same)
+    if bad.size:
+        raise ValueError(
+            f"subjects must be equal where is_same is true, and only there: at pair {bad[0]} they are "
+            f"{subjects[bad[0]].tolist()} and is_same is {is_same[bad[0]]} ({bad.size} pairs in all)"
+        )
+    return subjects
+
+
 def _check_kinds(genuine: int, impostors: int) -> None:
     if not genuine or not impostors:
         raise ValueError(
@@ -268,14 +290,6 @@ def _last_within(curve: Roc, far: float) -> int:
     return int(np.searchsorted(curve.far, far, side="right")) - 1
 
 
-def _equal_error_rate(curve: Roc) -> float:
-    """Where the line through the points crosses FAR = FNMR; from 1 to -1, their difference falls at every point."""
-    difference = curve.fnmr - curve.far
-    after = int(np.argmax(difference <= 0))
-    share = difference[after - 1] / (difference[after - 1] - difference[after])
-    return float(curve.far[after - 1] + share * (curve.far[after] - curve.far[after - 1]))
-
-
 def _judged_by_other_folds(
     distances: np.ndarray, is_same: np.ndarray, folds: Any
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -290,8 +304,3 @@ def _judged_by_other_folds(
         others = _steps(distances[~held_out], is_same[~held_out])
         right[held_out] = (distances[held_out] <= others.thresholds[_best(others)]) == is_same[held_out]
     return right, folds
-
-
-def _interval(name: str, successes: int, trials: int, level: float) -> dict[str, float]:
-    low, high = intervals.proportion(successes, trials, level=level)
-    return {f"{name}_low": low, f"{name}_high": high}

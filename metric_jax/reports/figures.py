@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metric_jax.evaluation.verification import Roc
+from metric_jax.evaluation.rates import Roc
 from metric_jax.reports.metrics import Row
 
 WIDTH, HEIGHT, DPI = 4.3, 3.3, 192  # inches; twice as sharp as a page that shows them in their size

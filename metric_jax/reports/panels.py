@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metric_jax.evaluation.pairs import all_pairs, pair_distances
-from metric_jax.evaluation.verification import Roc, roc
+from metric_jax.evaluation.rates import Roc
+from metric_jax.evaluation.verification import roc
 from metric_jax.reports import figures, metrics
 from metric_jax.reports.run import Run
 
