@@ -43,6 +43,8 @@ class Distance:
             retrieval use it.
         is_similarity: Whether larger means closer.
         has_product: Whether ``against`` is a matrix product; if not, it holds ``[references, dim]`` differences.
+        factors: ``prepared rows -> (left, right)`` such that ``left[i]·right[j]`` is the distance of row i from row j
+            less that of row i from the origin: one bare product orders the rows. None if there are no such factors.
         precision: The precision of the matrix product; ``dataclasses.replace(euclidean, precision="default")``
             gives up exactness for speed on an accelerator.
 
@@ -69,6 +71,7 @@ class Distance:
     ranks_like: "Distance | None" = None
     is_similarity: bool = False
     has_product: bool = True
+    factors: Callable[[Array], tuple[Array, Array]] | None = None
     precision: lax.PrecisionLike = HIGHEST
 
     def __call__(
@@ -234,6 +237,13 @@ def _squared_against(x: Array, ys: Array, precision: lax.PrecisionLike) -> Array
     return jnp.where(squared <= _resolution(x) * lax.stop_gradient(norms), 0.0, squared)
 
 
+def _squared_factors(rows: Array) -> tuple[Array, Array]:
+    """|y|² - 2 x·y as the product of [x, 1] and [-2 y, |y|²]."""
+    squared = jnp.sum(rows * rows, axis=-1, keepdims=True)
+    left, right = [rows, jnp.ones_like(squared)], [-2.0 * rows, squared]
+    return jnp.concatenate(left, axis=-1), jnp.concatenate(right, axis=-1)
+
+
 def _resolution(x: Array) -> float:
     """The relative error of a sum of as many products as x has dimensions."""
     units = 2.0 + math.log2(x.shape[-1])
@@ -300,6 +310,7 @@ squared_euclidean = Distance(
     between=_squared_between,
     against=_squared_against,
     prepare=_subtract,
+    factors=_squared_factors,
 )
 
 euclidean = Distance(
@@ -324,7 +335,10 @@ cosine = Distance(
     against=_cosine_against,
     prepare=_normalise,
 )
-cosine = dataclasses.replace(cosine, ranks_like=dataclasses.replace(cosine, against=_cosine_ranking))
+cosine = dataclasses.replace(
+    cosine,
+    ranks_like=dataclasses.replace(cosine, against=_cosine_ranking, factors=lambda rows: (rows, -rows)),
+)
 
 cosine_similarity = Distance(
     "cosine_similarity",

@@ -32,6 +32,13 @@ def test_N14_every_metric(metrics):
     check(found, expect(batch, labels, ks=(1, 3, 20)))
 
 
+def test_N14_relevant_items_that_are_farther_than_all_others():
+    labels = np.arange(400) // 4
+    batch = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
+    batch[:4] = 30.0 * np.array([[1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]])
+    check(retrieval(batch, labels), expect(batch, labels))
+
+
 @pytest.mark.parametrize("metrics", [ALL, ("map_at_r",)], ids="+".join)
 def test_N14_a_gallery_in_parts(metrics, tmp_path):
     queries, labels = unequal(seed=8)

@@ -1,14 +1,18 @@
 """The ranks of a query's relevant items, by counting instead of sorting.
 
-``rank_i``, the rank of the i-th nearest relevant item, is i plus the number of irrelevant items that are not farther.
-Items come sorted by label, so the relevant ones of a query are a slice, and what is left is counting.
+``rank_i``, the rank of the i-th nearest relevant item, is i plus the number of irrelevant items that are not farther:
+all items that are not farther, less the relevant ones among them. Items come sorted by label, so the relevant ones of a
+query are a slice, and what is left is counting.
 
-Most metrics ask only for ranks up to a limit, and then a few items decide. The irrelevant items are cut into blocks. If
-more than ``limit - i`` blocks have a minimum that is not farther than the i-th relevant item, its rank is beyond the
-limit. All other relevant items are decided by the blocks whose minima are not farther than the last of them, fewer than
-``limit`` in number, and only these are looked into.
+Items are ordered by a score, a distance less what is the same for all items of a query; where the distance has factors,
+scores are one bare matrix product.
 
-A column holds the distances of one query, so that queries stand side by side in vector registers.
+Most metrics ask only for ranks up to a limit, and then a few items decide. The items are cut into blocks, and of each
+block the minimum is taken. Every block whose minimum is not farther than the i-th relevant item holds an item that is
+not farther, and all but a few of these blocks hold none that is relevant: so if there are many, the rank is beyond the
+limit. The last relevant item for which there are not decides which blocks are looked into, and only those are.
+
+A column holds the scores of one query, so that queries stand side by side in vector registers.
 """
 
 import functools
@@ -26,10 +30,10 @@ BLOCK = 16  # items: smaller blocks have more minima, of larger ones more has to
 
 
 class Queries(NamedTuple):
-    """Prepared rows ``[queries, dim]`` and, of each, which of the sorted items are relevant.
+    """Rows and, of each, which of the sorted items are relevant.
 
     Attributes:
-        rows: The rows.
+        rows: The prepared rows; their left factors where the distance has some.
         start: The first relevant item.
         end: The one behind the last.
         own: The item that is the query itself, and so is neither relevant nor irrelevant; -1 if none is.
@@ -43,27 +47,8 @@ class Queries(NamedTuple):
     reach: Float[Array, "queries"]
 
 
-# Distances of the relevant items of each query, ascending, infinite where there is none.
+# Scores of the relevant items of each query, ascending, infinite where there is none.
 Near = Float[Array, "slots queries"]
-
-
-def compare(queries: Queries, items: Array, distance: Distance) -> Array:
-    """The distances ``[items, queries]``."""
-    return jax.vmap(lambda row: distance.against(row, items, distance.precision), out_axes=1)(queries.rows)
-
-
-def relevant(distances: Array, queries: Queries, *, slots: int, keep: int) -> Near:
-    """The nearest ``keep`` of the relevant items, of which no query has more than ``slots`` here."""
-    items, count = distances.shape
-    place = queries.start[None] + jnp.arange(slots)[:, None]
-    found = distances[jnp.minimum(place, items - 1), jnp.arange(count)[None]]
-    is_one = (place < queries.end[None]) & (place != queries.own[None])
-    return _smallest(jnp.where(is_one, found, jnp.inf), keep)
-
-
-def merge(near: Near, more: Near) -> Near:
-    """The relevant items of two parts of the gallery as those of one."""
-    return _smallest(jnp.concatenate([near, more]), len(near))
 
 
 def from_center(rows: Array, distance: Distance) -> Array:
@@ -72,12 +57,44 @@ def from_center(rows: Array, distance: Distance) -> Array:
     return jax.vmap(lambda row: distance.against(row, origin, distance.precision)[0])(rows)
 
 
+def score(queries: Queries, items: Array, count: int | Array, distance: Distance) -> Array:
+    """The scores ``[padded items, queries]``, those of the padding infinite: it is part of the last block."""
+    if distance.factors is None:
+        found = jax.vmap(lambda row: distance.against(row, items, distance.precision), out_axes=1)(
+            queries.rows
+        )
+        found = found - queries.reach[None]
+    else:
+        found = lax.dot_general(items, queries.rows, (((1,), (1,)), ((), ())), precision=distance.precision)
+    is_item = jnp.arange(len(items) - BLOCK, len(items)) < count
+    return found.at[-BLOCK:].set(jnp.where(is_item[:, None], found[-BLOCK:], jnp.inf))
+
+
+def relevant(scores: Array, queries: Queries, *, slots: int, keep: int) -> Near:
+    """The nearest ``keep`` of the relevant items, of which no query has more than ``slots`` here, itself included."""
+    place, of_class = _of_class(scores, queries, slots)
+    return _smallest(jnp.where(place == queries.own[None], jnp.inf, of_class), keep)
+
+
+def _of_class(scores: Array, queries: Queries, slots: int) -> tuple[Array, Array]:
+    """``[slots, queries]``: the places of a query's class, itself included, and the scores; infinite beyond its end."""
+    items, count = scores.shape
+    place = queries.start[None] + jnp.arange(slots)[:, None]
+    found = scores[jnp.minimum(place, items - 1), jnp.arange(count)[None]]
+    return place, jnp.where(place < queries.end[None], found, jnp.inf)
+
+
+def merge(near: Near, more: Near) -> Near:
+    """The relevant items of two parts of the gallery as those of one."""
+    return _smallest(jnp.concatenate([near, more]), len(near))
+
+
 def resolved(near: Near, reach: Array) -> Array:
-    """The relevant distances and as much more as rounding may make of an item that is just as far.
+    """The relevant scores and as much more as rounding may make of an item that is just as far.
 
     The error of a product, ``|x|² + |y|² - 2 x·y``, grows with both norms, and that of y is at most ``|x| + d``.
     """
-    slack = reach + (jnp.sqrt(reach) + jnp.sqrt(jnp.maximum(near, 0.0))) ** 2
+    slack = reach + (jnp.sqrt(reach) + jnp.sqrt(jnp.maximum(near + reach, 0.0))) ** 2
     return near + ROUNDING_UNITS * jnp.finfo(near.dtype).eps * slack
 
 
@@ -90,29 +107,30 @@ def _smallest(values: Array, count: int) -> Array:
 
 
 def irrelevant_before(
-    distances: Array, queries: Queries, near: Near, *, items: int | Array, limit: int, first_is_exact: bool
+    scores: Array, queries: Queries, near: Near, *, slots: int, limit: int, first_is_exact: bool
 ) -> Int[Array, "slots queries"]:
     """How many irrelevant items are not farther than each relevant one.
 
     Exact where that and the relevant items up to this one are no more than ``limit``; more than that, where not.
 
     Args:
-        distances: ``[padded items, queries]``.
+        scores: ``[padded items, queries]``.
         queries: The queries.
         near: Their relevant items, those of other parts of the gallery included.
-        items: How many items there are without the padding.
+        slots: The largest number of items of one class here.
         limit: The largest rank that matters.
         first_is_exact: Whether the rank of the nearest relevant item matters however large it is.
     """
-    index = jnp.arange(len(distances))[:, None]
-    is_candidate = (index < queries.start[None]) | (index >= queries.end[None])
-    candidates = jnp.where(is_candidate & (index < items), distances, jnp.inf)
-    bounds = jnp.where(jnp.isinf(near), -jnp.inf, resolved(near, queries.reach[None]))
-    if limit * BLOCK >= len(distances):
-        return _count(candidates, bounds)
-    in_blocks = functools.partial(_count_in_blocks, limit=limit)
-    counts = lax.platform_dependent(candidates, bounds, cpu=in_blocks, default=_count)
-    return counts.at[:1].set(_count(candidates, bounds[:1])) if first_is_exact else counts
+    bounds = resolved(near, queries.reach[None])
+    of_class = _count(_of_class(scores, queries, slots)[1], bounds)
+    mixed = (slots - 2) // BLOCK + 2  # so many blocks may hold items of the class
+    if (limit + mixed) * BLOCK >= len(scores):
+        return _count(scores, bounds) - of_class
+    in_blocks = functools.partial(_count_in_blocks, limit=limit + mixed)
+    counts = lax.platform_dependent(scores, bounds, cpu=in_blocks, default=_count)
+    if first_is_exact:
+        counts = counts.at[:1].set(_count(scores, bounds[:1]))
+    return counts - of_class
 
 
 def _count(values: Array, bounds: Array) -> Array:
@@ -130,24 +148,40 @@ def _count(values: Array, bounds: Array) -> Array:
 
 
 def _count_in_blocks(values: Array, bounds: Array, *, limit: int) -> Array:
-    """The same up to a limit: see the head of the module."""
+    """The same for each bound, of which the i-th has at most ``limit - i`` blocks up to it; else their number."""
     items, count = values.shape
-    columns, order = jnp.arange(count)[None], jnp.arange(1, len(bounds) + 1)[:, None]
-    minima = jnp.min(values.reshape(-1, BLOCK, count), axis=1)
-    may_count = _count(minima, bounds) + order <= limit
-    farthest = jnp.max(bounds, axis=0, where=may_count, initial=-jnp.inf)
-    is_needed = minima <= farthest[None]
-    needed, place = lax.scan(lambda n, row: (n + row, n), jnp.zeros_like(minima[0], jnp.int32), is_needed)
-    index = jnp.broadcast_to(jnp.arange(len(minima), dtype=jnp.int32)[:, None], minima.shape)
-    blocks = jnp.zeros((limit, count), jnp.int32)
-    blocks = blocks.at[jnp.where(is_needed, place, limit), columns].set(index, mode="drop")
+    columns, blocks = jnp.arange(count)[None], items // BLOCK
+    minima = jnp.min(values.reshape(blocks, BLOCK, count), axis=1)
+    is_decided = jnp.arange(len(bounds))[:, None] < _last_within(minima, bounds, limit)
+    farthest = jnp.max(bounds, axis=0, where=is_decided, initial=-jnp.inf)
+    needed = _places(minima <= farthest[None], limit)
 
     def look_into(slot: Array, counts: Array) -> Array:
-        block = blocks[slot][None] * BLOCK + jnp.arange(BLOCK)[:, None]
-        found = jnp.where(slot < needed[None], values[block, columns], jnp.inf)
-        for row in found:
+        block = needed[slot][None]
+        found = values[jnp.minimum(block, blocks - 1) * BLOCK + jnp.arange(BLOCK)[:, None], columns]
+        for row in jnp.where(block < blocks, found, jnp.inf):
             counts = counts + (row[None] <= bounds)
         return counts
 
-    counts = lax.fori_loop(0, jnp.max(needed), look_into, jnp.zeros_like(bounds, jnp.int32))
-    return jnp.where(may_count, counts, items)
+    most = jnp.max(jnp.sum(needed < blocks, axis=0))
+    counts = lax.fori_loop(0, most, look_into, jnp.zeros_like(bounds, jnp.int32))
+    return jnp.where(is_decided, counts, items)
+
+
+def _last_within(minima: Array, bounds: Array, limit: int) -> Array:
+    """``[1, queries]``: how many of the ascending bounds have few minima up to them, the i-th ``limit - i`` at most."""
+    found = jnp.zeros_like(bounds[:1], jnp.int32)
+    for bit in reversed(range(len(bounds).bit_length())):
+        more = found + 2**bit
+        bound = jnp.take_along_axis(bounds, jnp.minimum(more, len(bounds)) - 1, axis=0)
+        is_within = (more <= len(bounds)) & (_count(minima, bound) + more <= limit)
+        found = jnp.where(is_within, more, found)
+    return found
+
+
+def _places(mask: Array, count: int) -> Array:
+    """``[count, queries]``: where each column of the mask holds, ascending; its length where it does no more."""
+    start = jnp.zeros_like(mask[0], jnp.int32)
+    number = lax.scan(lambda before, row: (before + row,) * 2, start, mask)[1]
+    search = functools.partial(jnp.searchsorted, method="scan")
+    return jax.vmap(search, in_axes=(1, None), out_axes=1)(number, jnp.arange(1, count + 1))

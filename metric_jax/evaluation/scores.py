@@ -129,7 +129,7 @@ _STATIC = {"search", "distance", "wanted"}
 
 
 class _Part(NamedTuple):
-    """A part of the gallery: prepared rows, padded to whole blocks, and labels. Both are sorted by label."""
+    """A part of the gallery, sorted by label: prepared rows or their right factors, padded to whole blocks; labels."""
 
     rows: Array
     labels: np.ndarray
@@ -139,7 +139,8 @@ class _Part(NamedTuple):
         """Sorts and prepares."""
         order = np.argsort(labels, kind="stable")
         padded = np.pad(rows[order], ((0, -len(rows) % BLOCK), (0, 0)), mode="edge")
-        return cls(distance.prepare(jnp.asarray(padded), middle), labels[order])
+        prepared = distance.prepare(jnp.asarray(padded), middle)
+        return cls(distance.factors(prepared)[1] if distance.factors else prepared, labels[order])
 
     def span(self, labels: np.ndarray) -> tuple[Array, Array]:
         """The first item of each label, and the one behind its last."""
@@ -189,6 +190,7 @@ def score_queries(
         )
         count, mine = cut(counts[group]), prepared[group]
         reach = ranks.from_center(mine, distance)
+        mine = distance.factors(mine)[0] if distance.factors else mine
         options = {
             "search": wanted.search(most + int(parts is None), most, len(item_labels)),
             "distance": distance,
@@ -284,9 +286,9 @@ def _score(
 ) -> dict[str, Array]:
     """The metrics ``[queries]``, with the whole gallery at hand."""
     queries, count = tile
-    distances = ranks.compare(queries, rows, distance)
-    near = ranks.relevant(distances, queries, slots=search.slots, keep=search.keep)
-    return wanted.of(_ranked(_before(distances, queries, near, items, search), count))
+    scores = ranks.score(queries, rows, items, distance)
+    near = ranks.relevant(scores, queries, slots=search.slots, keep=search.keep)
+    return wanted.of(_ranked(_before(scores, queries, near, search), count))
 
 
 @_over_tiles
@@ -294,10 +296,8 @@ def _nearest(
     queries: Queries, rows: Array, items: int | Array, *, search: Search, distance: Distance
 ) -> Near:
     """The relevant items in one part of the gallery."""
-    del items
-    return ranks.relevant(
-        ranks.compare(queries, rows, distance), queries, slots=search.slots, keep=search.keep
-    )
+    scores = ranks.score(queries, rows, items, distance)
+    return ranks.relevant(scores, queries, slots=search.slots, keep=search.keep)
 
 
 @_over_tiles
@@ -306,7 +306,7 @@ def _count(
 ) -> Array:
     """How many irrelevant items of one part of the gallery come before each relevant one."""
     queries, near = tile
-    return _before(ranks.compare(queries, rows, distance), queries, near, items, search)
+    return _before(ranks.score(queries, rows, items, distance), queries, near, search)
 
 
 def _score_in_parts(
@@ -333,9 +333,9 @@ def _finish(before: Array, count: Array, *, wanted: Wanted) -> dict[str, Array]:
     return jax.vmap(lambda before, count: wanted.of(_ranked(before, count)))(before, count)
 
 
-def _before(distances: Array, queries: Queries, near: Near, items: int | Array, search: Search) -> Array:
+def _before(scores: Array, queries: Queries, near: Near, search: Search) -> Array:
     return ranks.irrelevant_before(
-        distances, queries, near, items=items, limit=search.limit, first_is_exact=search.first_is_exact
+        scores, queries, near, slots=search.slots, limit=search.limit, first_is_exact=search.first_is_exact
     )
 
 
