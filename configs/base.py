@@ -9,7 +9,7 @@ from ml_collections.config_dict import placeholder
 
 # What only some losses have; `metric_jax.losses` says which, and what it means.
 _NUMBERS = (
-    *("alpha", "b", "balance", "base", "beta", "epsilon", "largest", "scale", "sigma"),
+    *("alpha", "b", "balance", "base", "beta", "epsilon", "largest", "scale", "sigma", "tau"),
     *("positive_epsilon", "negative_epsilon", "positive_margin", "negative_margin"),
     *("positive_temperature", "negative_temperature", "rank_temperature", "similarity_temperature"),
 )
@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
     config.patience = 0  # evaluations in a row without a better best_metric that end the training; 0: any
     config.profile = 0  # steps to trace, after the first ten, into the folder profile
     config.wandb = ""  # the project of Weights & Biases that metrics go to as well
+    config.ema = 0.0  # decay of a moving average of the parameters, which then is what is evaluated; 0: none
 
     config.data = ConfigDict()
     config.data.source = "digits"  # or "folder", "tfds", "vinyals" (Omniglot, parted for few-shot learning)
@@ -53,6 +54,7 @@ def get_config() -> ConfigDict:
     config.batch = ConfigDict()
     config.batch.classes = 10  # P
     config.batch.samples = 8  # K, of each class
+    config.batch.chunk = 0  # images through the network at a time on each device, to save its memory; 0: all
 
     config.augment = ConfigDict()  # of training images, at random; docs/augmentation.md; all 0: none
     config.augment.eyepatch = 0.0  # probability, as that of flip
@@ -80,7 +82,7 @@ def get_config() -> ConfigDict:
     config.model.normalise = True  # embeddings of length 1
 
     config.loss = ConfigDict()  # what is None is the loss's own default; a loss refuses what it does not have
-    config.loss.name = "batch_hard_triplet_loss"
+    config.loss.name = "batch_hard_triplet_loss"  # or "proxy_anchor_loss", which learns proxies, or ...
     config.loss.reduction = "mean"
     config.loss.distance = placeholder(str)  # "euclidean", ...; also that of the evaluation
     config.loss.similarity = placeholder(str)  # "cosine_similarity", ...; of a loss that takes one
@@ -96,11 +98,30 @@ def get_config() -> ConfigDict:
         str
     )  # what semi-hard mining does with a pair that has no such negative
     config.loss.variant = placeholder(str)  # of pnp_loss
+    config.loss.centers = placeholder(int)  # proxies of a class, of a loss that takes several
+    config.loss.trainable = ()  # numbers that are learned from their value on: ("temperature",), ("beta",)
+    config.loss.before = ""  # the name of another batch loss for the first steps, with the same options
+    config.loss.before_steps = 0
+
+    config.memory = ConfigDict()  # cross-batch memory, of a loss without proxies
+    config.memory.size = 0  # embeddings of earlier batches that a batch is compared with too; 0: none
+    config.memory.start = 0  # the first step to do so: early on, what was embedded some steps ago says little
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = "adam"
+    config.optimizer.name = "adam"  # or "adamw", "lion", "lamb", "lars", "sgd"
     config.optimizer.learning_rate = 1e-3
-    config.optimizer.schedule = "cosine"  # down to 0; or "constant"
+    config.optimizer.loss_learning_rate = placeholder(float)  # of what the loss learns; None: the same
+    config.optimizer.schedule = "cosine"  # or "linear", "exponential", "step", "constant"
     config.optimizer.warmup = 0  # steps
-    config.optimizer.weight_decay = 0.0  # of adamw
+    config.optimizer.final = 0.0  # fraction of the learning rate that cosine, linear, exponential end with
+    config.optimizer.drop = 0.1  # what every drop of "step" multiplies the learning rate by
+    config.optimizer.drops = (0.5, 0.75)  # when it drops, as fractions of the steps
+    config.optimizer.weight_decay = 0.0  # of the network's kernels, by all but adam
+    config.optimizer.momentum = placeholder(float)  # of sgd and lars; None: 0.9
+    config.optimizer.clip = 0.0  # norm to which a longer gradient, of all parameters, is cut; 0: none is
+    config.optimizer.freeze = ()  # parts of the model whose parameters stay as they are: ("stem", "blocks.0")
+    config.optimizer.freeze_statistics = False  # BatchNorm uses its running mean and variance, which stay
+
+    config.devices = ConfigDict()
+    config.devices.shard_params = False  # to spread parameters and optimizer over the devices (FSDP)
     return config.lock()

@@ -174,7 +174,7 @@ def publish(
         check: A further check, ``check(**all_arguments)``, of what is known before anything is traced.
 
     Returns:
-        The function.
+        The function. Its attribute ``within`` tells the limits to who learns a hyperparameter.
     """
     arguments = {name: _ARGUMENTS[name] for name in shared}
     required = {name: argument for name, argument in arguments.items() if argument.default is _REQUIRED}
@@ -211,6 +211,7 @@ def publish(
         return traced(**given)
 
     public.__signature__ = signature  # type: ignore[attr-defined]
+    public.within = dict(within or {})  # type: ignore[attr-defined]
     public.__doc__ = _docstring(documented, arguments)
     return public
 

@@ -245,7 +245,8 @@ def proxy_loss(
 ) -> Callable[..., Any]:
     """Like `softmax_head`, for any loss of a batch and proxies: ``body(batch, *, own)`` gives terms ``[batch]``.
 
-    With ``of_proxies`` it gives the terms of every proxy of the device, as `ProxyBatch.over_proxies` does.
+    With ``of_proxies`` it gives the terms of every proxy of the device, as `ProxyBatch.over_proxies` does. The loss's
+    attribute ``centers`` tells to who makes proxies whether a class has several.
     """
     if body is None:
         return functools.partial(
@@ -278,7 +279,7 @@ def proxy_loss(
         if proxy_labels is None and proxies.ndim:
             check_classes(name, labels, len(proxies) * devices_of(rest["class_axis"]), where)
 
-    return publish(
+    public = publish(
         run,
         body,
         shared=PROXY,
@@ -288,6 +289,8 @@ def proxy_loss(
         within=within,
         check=check,
     )
+    public.centers = centers  # type: ignore[attr-defined]
+    return public
 
 
 def check_classes(owner: str, labels: Array | None, classes: int, where: Array | None) -> None:

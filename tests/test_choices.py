@@ -11,6 +11,11 @@ from metric_jax.training import RunError, choices
 
 ROWS = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), jnp.float32)
 LABELS = jnp.array([0, 0, 1, 1, 2, 2])
+PROXIES = jnp.asarray(np.random.default_rng(1).normal(size=(3, 3)), jnp.float32)
+
+
+def value(objective):
+    return objective(ROWS, LABELS, {"proxies": PROXIES}, step=jnp.int32(0))
 
 
 DISTANCE_LOSSES, SIMILARITY_LOSSES = (
@@ -23,7 +28,14 @@ def test_every_batch_loss_has_its_public_name():
     found = choices.batch_losses()
     assert {"batch_contrastive_loss", "batch_hard_triplet_loss", "batch_semi_hard_triplet_loss"} <= set(found)
     assert {"supcon_loss", "nca_loss"} <= set(found)
-    assert not {"vicreg_loss", "koleo_loss", "triplet_loss"} & set(found)
+    assert not {"vicreg_loss", "koleo_loss", "triplet_loss", "arcface_loss"} & set(found)
+    assert all(found[name] is getattr(mj, name) for name in found)
+
+
+def test_every_proxy_loss_has_its_public_name():
+    found = choices.proxy_losses()
+    assert {"proxy_anchor_loss", "arcface_loss", "soft_triple_loss", "center_loss"} <= set(found)
+    assert not set(choices.batch_losses()) & set(found)
     assert all(found[name] is getattr(mj, name) for name in found)
 
 
@@ -36,15 +48,21 @@ def test_every_distance_has_its_name():
 
 @pytest.mark.parametrize("name", choices.batch_losses())
 def test_a_loss_that_is_given_nothing_keeps_its_defaults(name):
-    nothing = dict.fromkeys(base.get_config().loss)
-    bound = choices.loss(**{**nothing, "name": name, "reduction": "sum"})
-    assert bound(ROWS, LABELS) == getattr(mj, name)(ROWS, LABELS, reduction="sum")
+    bound = choices.loss(**{**base.get_config().loss, "name": name, "reduction": "sum"})
+    assert value(bound) == getattr(mj, name)(ROWS, LABELS, reduction="sum")
+
+
+def test_a_proxy_loss_gets_its_options_and_its_proxies():
+    bound = choices.loss("proxy_anchor_loss", margin=0.3, reduction="sum")
+    assert value(bound) == mj.proxy_anchor_loss(ROWS, LABELS, PROXIES, margin=0.3, reduction="sum")
+    assert choices.loss("soft_triple_loss", centers=2).proxies == (2,)
+    assert choices.loss("sphereface_loss", margin=3.0).loss.keywords["margin"] == 3
 
 
 @pytest.mark.parametrize("name", DISTANCE_LOSSES)
 def test_a_loss_gets_its_distance(name):
     bound = choices.loss(name, distance="manhattan")
-    assert bound(ROWS, LABELS) == getattr(mj, name)(ROWS, LABELS, distance=mj.manhattan)
+    assert value(bound) == getattr(mj, name)(ROWS, LABELS, distance=mj.manhattan)
     with pytest.raises(RunError, match=f"{name} has no similarity to choose.*it has .*distance"):
         choices.loss(name, similarity="cosine_similarity")
 
@@ -52,10 +70,10 @@ def test_a_loss_gets_its_distance(name):
 @pytest.mark.parametrize("name", SIMILARITY_LOSSES)
 def test_a_loss_gets_its_similarity(name):
     bound = choices.loss(name, similarity="dot_product", distance="manhattan")
-    assert bound(ROWS, LABELS) == getattr(mj, name)(ROWS, LABELS, similarity=mj.dot_product)
+    assert value(bound) == getattr(mj, name)(ROWS, LABELS, similarity=mj.dot_product)
 
 
-@pytest.mark.parametrize("name", choices.batch_losses())
+@pytest.mark.parametrize("name", [*choices.batch_losses(), *choices.proxy_losses()])
 def test_every_hyperparameter_is_a_key_of_the_config(name):
     keys = base.get_config().loss
     for key, default in choices.hyperparameters(name).items():
@@ -76,14 +94,35 @@ def test_every_hyperparameter_is_a_key_of_the_config(name):
 )
 def test_a_loss_gets_its_hyperparameters(name, own):
     bound = choices.loss(name, **own)
-    assert bound(ROWS, LABELS) == getattr(mj, name)(ROWS, LABELS, **own)
-    assert bound(ROWS, LABELS) != getattr(mj, name)(ROWS, LABELS)
+    assert value(bound) == getattr(mj, name)(ROWS, LABELS, **own)
+    assert value(bound) != getattr(mj, name)(ROWS, LABELS)
 
 
 def test_a_penalty_is_chosen_by_name():
     bound = choices.loss("batch_hard_triplet_loss", margin=0.0, penalty="softplus")
     expected = mj.batch_hard_triplet_loss(ROWS, LABELS, margin=0.0, penalty=jax.nn.softplus)
-    assert bound(ROWS, LABELS) == expected
+    assert value(bound) == expected
+
+
+def test_numbers_are_learned_from_the_chosen_or_the_default_value_on():
+    own = {"trainable": ("alpha", "base"), "alpha": 3.0}
+    bound = choices.loss("multi_similarity_loss", **own)
+    params = bound.init(jax.random.key(0), classes=3, dim=3)
+    assert set(params) == {"alpha", "base"}
+    assert bound.values(params) == pytest.approx({"alpha": 3.0, "base": 0.5})
+    found = bound(ROWS, LABELS, params, step=jnp.int32(0))
+    np.testing.assert_allclose(found, mj.multi_similarity_loss(ROWS, LABELS, alpha=3.0), rtol=1e-6)
+
+
+def test_the_loss_before_takes_the_options_that_it_has():
+    own = {"before": "batch_all_triplet_loss", "before_steps": 2, "distance": "manhattan", "swap": True}
+    bound = choices.loss("batch_hard_triplet_loss", margin=0.5, **own)
+    assert value(bound) == mj.batch_all_triplet_loss(ROWS, LABELS, margin=0.5, distance=mj.manhattan)
+
+
+@pytest.mark.parametrize("name", choices.batch_losses())
+def test_every_batch_loss_takes_a_memory(name):
+    assert choices.loss(name, memory_size=5).proxies is None
 
 
 @pytest.mark.parametrize(
@@ -107,6 +146,18 @@ def test_a_penalty_is_chosen_by_name():
         ),
         ("supcom_loss", {}, "loss.name 'supcom_loss', did you mean 'supcon_loss'"),
         ("batch_hard_triplet_loss", {"reduction": "none"}, "'none' leaves no scalar"),
+        ("proxy_anchor_loss", {"memory_size": 9}, "proxies and not with a memory: set memory.size=0"),
+        ("soft_triple_loss", {}, "several proxies for every class: say how many by loss.centers"),
+        ("soft_triple_loss", {"centers": 0}, "loss.centers must be at least 1, got 0"),
+        ("arcface_loss", {"centers": 3}, "no centers to choose: leave loss.centers alone"),
+        ("supcon_loss", {"centers": 3}, "no centers to choose"),
+        ("supcon_loss", {"trainable": ("margin",)}, "no number 'margin' to learn.*it has temperature"),
+        ("histogram_loss", {"trainable": ("bins",)}, "no number 'bins' to learn.*it has none"),
+        ("supcon_loss", {"trainable": ("temperature",), "temperature": -1.0}, "from -1.0 on.*positive"),
+        ("batch_contrastive_loss", {"trainable": ("margin",), "margin": 0.0}, "from 0.0 on.*at least 0"),
+        ("supcon_loss", {"before": "ntxent_loss"}, "loss.before_steps=0: set both or neither"),
+        ("supcon_loss", {"before_steps": 3}, "loss.before='' and.*set both or neither"),
+        ("supcon_loss", {"before": "arcface_loss", "before_steps": 3}, "loss.before 'arcface_loss'"),
     ],
 )
 def test_what_a_loss_does_not_have_is_named(name, own, message):
@@ -140,45 +191,6 @@ def test_distance_of_the_evaluation(given, loss, expected):
 )
 def test_margin_of_the_diagnostics(given, loss, expected):
     assert choices.margin(given, loss=loss) == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "warmup", "expected"),
-    [
-        ("constant", 0, [2.0, 2.0, 2.0, 2.0, 2.0]),
-        ("constant", 2, [0.0, 1.0, 2.0, 2.0, 2.0]),
-        ("cosine", 0, [2.0, 1 + np.sqrt(0.5), 1.0, 1 - np.sqrt(0.5), 0.0]),
-        ("cosine", 2, [0.0, 1.0, 2.0, 1.0, 0.0]),
-    ],
-)
-def test_schedule(name, warmup, expected):
-    schedule = choices.schedule(name, learning_rate=2.0, warmup=warmup, steps=4)
-    np.testing.assert_allclose([schedule(step) for step in range(5)], expected, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("adam", [-0.1, -0.1]),  # the sign of the gradient
-        ("adamw", [-0.1 - 0.1 * 0.5 * 2.0, -0.1]),  # and a tenth of half of the parameter
-        ("sgd", [-0.3, -0.1]),
-    ],
-)
-def test_first_update_of_an_optimizer(name, expected):
-    decay = 0.5 if name == "adamw" else 0.0
-    optimizer = choices.optimizer(name, lambda step: 0.1, weight_decay=decay)
-    params, gradient = jnp.array([2.0, 0.0]), jnp.array([3.0, 1.0])
-    update, _ = optimizer.update(gradient, optimizer.init(params), params)
-    np.testing.assert_allclose(update, expected, rtol=1e-5)
-
-
-def test_sgd_has_momentum():
-    optimizer = choices.optimizer("sgd", lambda step: 1.0)
-    params = state = jnp.zeros(1)
-    state = optimizer.init(params)
-    for expected in (-1.0, -1.9, -2.71):
-        update, state = optimizer.update(jnp.ones(1), state, params)
-        np.testing.assert_allclose(update, expected, rtol=1e-6)
 
 
 def test_a_model_gets_its_options():

@@ -1,4 +1,4 @@
-"""One training step and its state, against the same arithmetic written out."""
+"""One training step, against the same arithmetic written out, with everything it can do and without."""
 
 import jax
 import jax.numpy as jnp
@@ -8,110 +8,232 @@ import pytest
 from flax import nnx
 
 import metric_jax as mj
+from metric_jax.limits import POSITIVE
 from metric_jax.models import ConvNet
-from metric_jax.training import devices, state, step
+from metric_jax.training import RunError, devices, state, step
+from metric_jax.training.objective import Learned, Objective
 
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(8, 8, 8, 1), dtype=np.uint8)
 LABELS = np.repeat(np.arange(4), 2).astype(np.int32)
 LEARNING_RATE = 0.1
 
 
-def loss(embeddings, labels):
-    return mj.batch_all_triplet_loss(embeddings, labels, margin=0.5)
+def loss(embeddings, labels, **options):
+    return mj.batch_all_triplet_loss(embeddings, labels, margin=0.5, **options)
 
 
-@pytest.fixture
-def new():
-    """``(graphdef, state)`` of a small network, always the same; the state is donated to the step that takes it."""
-
-    def create():
-        model = ConvNet((8, 8, 1), width=4, dim=4, blocks=1, rngs=nnx.Rngs(0))
-        graphdef, created = state.create(model, optax.sgd(LEARNING_RATE), jax.random.key(7))
-        return graphdef, jax.device_put(created, devices.replicated(devices.mesh(8)))
-
-    return create
+PLAIN = Objective(loss=loss)
+WITH_MEMORY = Objective(loss=loss, before=mj.nca_loss, before_steps=3, memory_start=2)
+LEARNED = Objective(loss=mj.proxy_nca_pp_loss, proxies=(), learned={"temperature": Learned(0.5, POSITIVE)})
 
 
-def make(graphdef, augment=None):
-    mesh = devices.mesh(8)
-    return step.make_train_step(graphdef, optax.sgd(LEARNING_RATE), loss, augment=augment, mesh=mesh)
+class Halved(nnx.Module):
+    """A model that computes in half precision."""
+
+    def __init__(self):
+        self.head = nnx.Linear(64, 4, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+
+    def __call__(self, images, *, train):
+        return self.head(images.reshape(len(images), -1))
+
+
+def convnet(norm="batch"):
+    return ConvNet((8, 8, 1), width=8, dim=8, blocks=1, norm=norm, rngs=nnx.Rngs(0))
+
+
+def begin(
+    model=None,
+    objective=PLAIN,
+    *,
+    optimizer=None,
+    augment=None,
+    chunk=0,
+    batch_statistics=True,
+    ema=0.0,
+    sharded=False,
+    size=8,
+    memory=0,
+    frozen=(),
+):
+    """``(graphdef, state, step)`` of a small network, always the same; the state is donated to the step."""
+    mesh = devices.mesh(size)
+    optimizer = optimizer or optax.sgd(LEARNING_RATE)
+    graphdef, created = state.create(
+        model or convnet(),
+        optimizer,
+        jax.random.key(7),
+        loss_params=objective.init(jax.random.key(1), classes=4, dim=8),
+        memory=mj.memory.create(memory, 8) if memory else None,
+        frozen=frozen,
+        averages=ema > 0,
+    )
+    layout = devices.layout(created, mesh, sharded=sharded)
+    encode = step.make_encoder(graphdef, mesh, chunk=chunk, batch_statistics=batch_statistics)
+    options = {"augment": augment, "ema": ema, "mesh": mesh, "layout": layout}
+    take = step.make_train_step(encode, optimizer, objective, **options)
+    return graphdef, jax.device_put(created, layout), take
+
+
+def steps(count, **options):
+    """(state, outputs) after so many steps on one batch."""
+    _, now, take = begin(**options)
+    outputs = []
+    for _ in range(count):
+        now, output = take(now, IMAGES, LABELS)
+        outputs.append(host(output))
+    return now, outputs
 
 
 def host(tree):
-    return jax.tree.map(np.asarray, tree)
+    return jax.tree.map(np.array, tree)  # a copy: what NumPy looks at cannot be donated
 
 
-def test_a_model_is_parted_and_put_together_again():
-    model = ConvNet((8, 8, 1), width=4, dim=4, blocks=1, rngs=nnx.Rngs(0))
-    graphdef, created = state.create(model, optax.adam(1e-3), jax.random.key(0))
-    again = state.assemble(graphdef, created.params, created.rest)
-    images = IMAGES / np.float32(255)
-    np.testing.assert_array_equal(again(images), model(images))
-    assert created.step == 0
-    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(created))
-    assert set(created.rest["blocks"][0]["norm"]) == {"mean", "var"}
+def assert_close(found, expected, rtol=1e-5):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol / 10), host(found), host(expected)
+    )
 
 
-def test_a_step_is_a_gradient_step(new):
-    graphdef, start = new()
+def test_a_step_is_a_gradient_step():
+    graphdef, start, take = begin()
     images = jnp.asarray(IMAGES, jnp.float32) / 255
 
     def objective(params):
         return loss(state.assemble(graphdef, params, start.rest)(images, train=True), LABELS)
 
-    value, gradient = jax.value_and_grad(objective)(start.params)
-    expected = host(jax.tree.map(lambda p, g: p - LEARNING_RATE * g, start.params, gradient))
+    value, gradient = jax.value_and_grad(objective)(start.params["model"])
+    expected = host(jax.tree.map(lambda p, g: p - LEARNING_RATE * g, start.params["model"], gradient))
     norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(host(gradient))))
-    after, output = make(graphdef)(start, IMAGES, LABELS)
+    after, output = take(start, IMAGES, LABELS)
     assert after.step == 1
     np.testing.assert_allclose(output.loss, value, rtol=1e-5)
     np.testing.assert_allclose(output.gradient_norm, norm, rtol=1e-4)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), host(after.params), expected
-    )
-    assert output.embeddings.shape == (8, 4)
+    assert_close(after.params["model"], expected, rtol=1e-4)
+    assert output.embeddings.shape == (8, 8)
+    assert output.learned == {}
 
 
-def test_a_step_updates_what_the_model_keeps_of_itself(new):
-    graphdef, start = new()
+def test_a_step_trains_what_the_loss_learns():
+    graphdef, start, take = begin(objective=LEARNED)
+    embeddings = state.assemble(graphdef, *start.evaluated)(IMAGES / np.float32(255), train=True)
+
+    def value(params):
+        temperature = jnp.exp(params["temperature"])
+        return mj.proxy_nca_pp_loss(embeddings, LABELS, params["proxies"], temperature=temperature)
+
+    before = host(start.params["loss"])
+    gradient = jax.grad(value)(before)
+    after, output = take(start, IMAGES, LABELS)
+    assert_close(after.params["loss"], jax.tree.map(lambda p, g: p - LEARNING_RATE * g, before, gradient))
+    assert output.learned == {"temperature": pytest.approx(0.5)}
+    np.testing.assert_allclose(output.loss, value(before), rtol=1e-5)
+
+
+def test_a_step_updates_what_the_model_keeps_of_itself():
+    _, start, take = begin()
     before = host(start.rest)
-    after, _ = make(graphdef)(start, IMAGES, LABELS)
-    kept = after.rest["blocks"][0]["norm"]
-    assert np.any(np.asarray(kept["mean"]) != before["blocks"][0]["norm"]["mean"])
+    after, _ = take(start, IMAGES, LABELS)
+    assert np.any(host(after.rest)["blocks"][0]["norm"]["mean"] != before["blocks"][0]["norm"]["mean"])
 
 
-def test_a_step_updates_its_state_in_place(new):
-    graphdef, start = new()
-    make(graphdef)(start, IMAGES, LABELS)
-    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(start.params))
+EVERYTHING = {
+    "model": convnet("group"),
+    "augment": lambda images, key: images + jax.random.uniform(key),
+    "chunk": 2,
+    "size": 2,
+    "ema": 0.9,
+    "sharded": True,
+    "frozen": ("blocks.0.conv",),
+}
+OPTIONS = {
+    "bare": {},
+    "proxies": {**EVERYTHING, "objective": LEARNED},
+    "memory": {**EVERYTHING, "objective": WITH_MEMORY, "memory": 16},
+}
 
 
-def test_many_steps_are_one_compilation_and_lower_the_loss(new, compilations):
-    graphdef, now = new()
-    take = make(graphdef)
-    now, first = take(now, IMAGES, LABELS)
-    before = compilations()
-    for _ in range(20):
-        now, output = take(now, IMAGES, LABELS)
-    assert compilations() == before
-    assert output.loss < first.loss
-    assert now.step == 21
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_many_steps_are_one_compilation_in_place_that_asks_nothing_of_the_host(options, compilations):
+    _, now, take = begin(**options)
+    mesh, first = devices.mesh(options.get("size", 8)), host(now.params)
+    images, labels = devices.place((IMAGES, LABELS), mesh)
+    for count in range(6):
+        before = compilations()
+        given = now
+        with jax.transfer_guard("disallow"):
+            now, _ = take(now, images, labels)
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))
+        assert count == 0 or compilations() == before
+    assert now.step == 6
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: np.any(a != b), first, host(now.params))))
 
 
-def test_every_step_augments_with_a_key_of_its_own(new):
-    graphdef, now = new()
+def test_steps_lower_the_loss():
+    _, outputs = steps(20)
+    assert outputs[-1].loss < outputs[0].loss
+
+
+def test_every_step_augments_with_a_key_of_its_own():
     seen = []
 
     def augment(images, key):
         jax.debug.callback(lambda data: seen.append(tuple(data.tolist())), jax.random.key_data(key))
         return images
 
-    take = make(graphdef, augment)
-    for _ in range(3):
-        now, _ = take(now, IMAGES, LABELS)
+    steps(3, augment=augment)
     jax.effects_barrier()
     expected = [jax.random.key_data(jax.random.fold_in(jax.random.key(7), i)) for i in range(3)]
     assert set(seen) == {tuple(key.tolist()) for key in expected}
+
+
+# --- a few images at a time -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4])
+def test_in_chunks_a_step_is_that_of_the_whole_batch(chunk):
+    """Four images a device."""
+    together, whole = steps(2, model=convnet("group"), size=2)
+    in_parts, parts = steps(2, model=convnet("group"), size=2, chunk=chunk)
+    assert_close(parts, whole)
+    assert_close(in_parts.params, together.params)
+
+
+def test_in_chunks_batch_norm_is_refused_unless_its_statistics_stay():
+    with pytest.raises(RunError, match=r"BatchNorm looks at all of a batch: set .*batch\.chunk=0"):
+        steps(1, chunk=1)
+    together, whole = steps(2, size=2, batch_statistics=False)
+    in_parts, parts = steps(2, size=2, batch_statistics=False, chunk=2)
+    assert_close(parts, whole)
+    assert_close(in_parts.params, together.params)
+
+
+def test_statistics_may_stay_as_they_are():
+    graphdef, start, _ = begin()
+    after, outputs = steps(1, batch_statistics=False)
+    jax.tree.map(np.testing.assert_array_equal, host(after.rest), host(start.rest))
+    used = state.assemble(graphdef, *start.evaluated)(IMAGES / np.float32(255), train=False)
+    np.testing.assert_allclose(outputs[0].embeddings, used, rtol=1e-5, atol=1e-6)
+
+
+# --- precision --------------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_of_a_model_in_half_precision_is_computed_in_float32():
+    seen = []
+
+    def seeing(embeddings, labels):
+        seen.append(embeddings.dtype)
+        return loss(embeddings, labels)
+
+    graphdef, start, take = begin(Halved(), Objective(loss=seeing))
+    embeddings = state.assemble(graphdef, *start.evaluated)(IMAGES / np.float32(255), train=True)
+    assert embeddings.dtype == jnp.bfloat16
+    found = step.make_embed(graphdef)(*start.evaluated, IMAGES)
+    after, output = take(start, IMAGES, LABELS)
+    assert set(seen) == {jnp.dtype(jnp.float32)}
+    assert found.dtype == output.embeddings.dtype == output.loss.dtype == jnp.float32
+    np.testing.assert_allclose(output.loss, loss(embeddings.astype(jnp.float32), LABELS), rtol=1e-6)
+    assert {leaf.dtype for leaf in jax.tree.leaves(after.params)} == {jnp.dtype(jnp.float32)}
 
 
 def test_bytes_become_fractions():
@@ -120,16 +242,75 @@ def test_bytes_become_fractions():
     np.testing.assert_allclose(found, [0, 0.2, 1], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("batch", "devices_used"), [(16, 8), (12, 6), (7, 7), (1, 1), (11, 1), (80, 8)])
-def test_a_mesh_has_as_many_devices_as_can_share_the_batch(batch, devices_used):
-    assert devices.mesh(batch).size == devices_used
+# --- memory, averages, frozen parts -----------------------------------------------------------------------------------
 
 
-def test_a_batch_lies_spread_and_a_state_on_every_device(new):
-    mesh = devices.mesh(8)
-    images, labels = devices.place((IMAGES, LABELS), mesh)
-    assert [shard.data.shape for shard in images.addressable_shards] == [(1, 8, 8, 1)] * 8
-    np.testing.assert_array_equal(labels, LABELS)
-    graphdef, start = new()
-    after, _ = make(graphdef)(start, images, labels)
-    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(after))
+def test_a_batch_meets_those_before_it_once_they_were_steps():
+    """Of a memory of 20 rows, two batches and a half."""
+    _, outputs = steps(5, objective=Objective(loss=loss, memory_start=2), memory=20)
+    for number, output in enumerate(outputs):
+        past = np.concatenate([np.zeros((0, 8), np.float32), *[o.embeddings for o in outputs[:number]]])
+        labels = np.tile(LABELS, number)
+        kept = slice(-20, None) if number >= 2 else slice(0)
+        options = {"references": past[kept], "reference_labels": labels[kept], "with_batch": True}
+        expected = loss(output.embeddings, LABELS, **(options if number >= 2 else {}))
+        np.testing.assert_allclose(output.loss, expected, rtol=1e-5)
+
+
+def test_averages_follow_parameters_and_statistics():
+    _, now, take = begin(ema=0.3)
+    average = host(now.average)
+    for number in range(1, 5):
+        now, _ = take(now, IMAGES, LABELS)
+        decay = min(0.3, number / (number + 9))
+        current = {"params": now.params["model"], "rest": now.rest}
+        average = jax.tree.map(lambda a, b, d=decay: d * a + (1 - d) * np.asarray(b, float), average, current)
+        assert_close(now.average, average)
+    assert np.any(
+        host(now.average)["params"]["head"]["kernel"] != host(now.params)["model"]["head"]["kernel"]
+    )
+
+
+def test_what_is_frozen_stays_bit_for_bit_and_costs_no_gradient():
+    frozen = ("blocks.0.conv", "head.bias")
+    graphdef, start, _ = begin()
+    before = host(start.params["model"])
+    now, outputs = steps(3, frozen=frozen, ema=0.5, optimizer=optax.adam(0.1))
+    for rest in (now.rest, now.average["rest"]):
+        kept = host(rest)
+        np.testing.assert_array_equal(
+            kept["blocks"][0]["conv"]["kernel"], before["blocks"][0]["conv"]["kernel"]
+        )
+        np.testing.assert_array_equal(kept["head"]["bias"], before["head"]["bias"])
+    assert np.all(host(now.params)["model"]["head"]["kernel"] != before["head"]["kernel"])
+
+    def objective(params):
+        return loss(
+            state.assemble(graphdef, params, start.rest)(IMAGES / np.float32(255), train=True), LABELS
+        )
+
+    gradient = host(jax.grad(objective)(start.params["model"]))
+    left = [gradient["head"]["kernel"], *gradient["blocks"][0]["norm"].values()]
+    np.testing.assert_allclose(outputs[0].gradient_norm, np.sqrt(sum((g**2).sum() for g in left)), rtol=1e-4)
+
+
+# --- devices ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", [LEARNED, WITH_MEMORY], ids=["proxies", "memory"])
+def test_a_state_spread_over_the_devices_trains_to_the_same_losses(objective, capfd):
+    options = {"objective": objective, "memory": 0 if objective is LEARNED else 16, "ema": 0.9}
+    options["optimizer"] = optax.adam(1e-2)
+    on_each, expected = steps(6, **options)
+    spread, found = steps(6, sharded=True, **options)
+    assert_close([output.loss for output in found], [output.loss for output in expected])
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(on_each))
+    for leaf in jax.tree.leaves(spread):
+        shared = any(size % 8 == 0 for size in leaf.shape)
+        assert len({str(shard.index) for shard in leaf.addressable_shards}) == (8 if shared else 1)
+    held, less = (
+        sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(found.opt_state))
+        for found in (on_each, spread)
+    )
+    assert less < held / 6
+    assert "rematerialization" not in capfd.readouterr().err  # XLA's word for having spread the layers too

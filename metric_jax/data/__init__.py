@@ -5,3 +5,4 @@ from metric_jax.data.errors import DataError as DataError
 from metric_jax.data.pipeline import batches as batches
 from metric_jax.data.samplers import PKSampler as PKSampler
 from metric_jax.data.sources import Images as Images
+from metric_jax.data.splits import renumbered as renumbered

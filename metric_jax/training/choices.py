@@ -1,4 +1,4 @@
-"""What a config names, looked up: losses, distances, models, optimizers, schedules.
+"""What a config names, looked up: losses, distances, models.
 
 A name that does not exist is an error with a suggestion, raised before any data is read.
 """
@@ -6,24 +6,26 @@ A name that does not exist is an error with a suggestion, raised before any data
 import functools
 import importlib
 import inspect
+import math
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jaxtyping import Array
 
 from metric_jax import diagnostics, distances, losses, models
+from metric_jax import memory as memories
 from metric_jax.data import augment
 from metric_jax.data.errors import unknown
 from metric_jax.distances import Distance
 from metric_jax.interface import BATCH, PROXY
+from metric_jax.limits import Limits
 from metric_jax.training.errors import RunError
+from metric_jax.training.objective import Learned, Objective
 
-Loss = Callable[[Array, Array], Array]
 Augment = Callable[[Array, Array], Array]
 
 PENALTIES = {"relu": jax.nn.relu, "softplus": jax.nn.softplus}
@@ -40,20 +42,29 @@ NAMED: Mapping[str, Mapping[str, Any]] = {
 
 def batch_losses() -> dict[str, Callable[..., Array]]:
     """The losses that take embeddings and labels and nothing else that has no default, by their public names."""
+    return _losses_of("embeddings", "labels")
+
+
+def proxy_losses() -> dict[str, Callable[..., Array]]:
+    """The losses that take embeddings, labels and proxies, by their public names."""
+    return _losses_of("embeddings", "labels", "proxies")
+
+
+def _losses_of(*required: str) -> dict[str, Callable[..., Array]]:
     found = {}
     for family in pkgutil.iter_modules(losses.__path__, f"{losses.__name__}."):
         for name, value in vars(importlib.import_module(family.name)).items():
             if name.endswith("_loss") and callable(value) and not name.startswith("_"):
                 parameters = inspect.signature(value).parameters.values()
-                if [p.name for p in parameters if p.default is p.empty] == ["embeddings", "labels"]:
+                if [p.name for p in parameters if p.default is p.empty] == list(required):
                     found[name] = value
     return found
 
 
 def hyperparameters(name: str) -> dict[str, Any]:
-    """What a batch loss has of its own, its distance or similarity included, and the defaults."""
+    """What a loss has of its own, its distance or similarity included, and the defaults."""
     shared = {*BATCH, *PROXY}
-    parameters = inspect.signature(_choose("loss.name", name, batch_losses())).parameters
+    parameters = inspect.signature(_loss_called("loss.name", name)).parameters
     return {key: parameter.default for key, parameter in parameters.items() if key not in shared}
 
 
@@ -80,43 +91,130 @@ def margin(value: float | None, *, loss: str) -> float:
     return float(value)
 
 
-def loss(name: str, *, reduction: str = "mean", **options: Any) -> Loss:
-    """A batch loss ``(embeddings, labels) -> scalar`` with its options filled in.
+def loss(
+    name: str,
+    *,
+    reduction: str = "mean",
+    trainable: Sequence[str] = (),
+    centers: int | None = None,
+    before: str = "",
+    before_steps: int = 0,
+    memory_size: int = 0,
+    memory_start: int = 0,
+    **options: Any,
+) -> Objective:
+    """A loss of embeddings and labels, and proxies if it takes any, with its options filled in.
 
     Args:
         name: Its public name, ``"batch_hard_triplet_loss"``.
         reduction: ``"mean"``, ``"mean_active"`` or ``"sum"``.
+        trainable: Those of its numbers that are learned, from the chosen value or the default on.
+        centers: Proxies of a class, of a loss that takes several.
+        before: The name of another batch loss, for the first steps, with the same options as far as it has them.
+        before_steps: How many steps these are.
+        memory_size: Embeddings of earlier batches to compare with; 0: none.
+        memory_start: The first step to do so.
         **options: The loss's own: its margin, its temperature; its distance, similarity or penalty (``"relu"``, the
             hinge, or ``"softplus"``, the soft margin) by name. None leaves an option at the loss's default. A distance
             that a loss of similarities has no use for is left to the evaluation.
 
     Returns:
-        The loss; tried out on shapes alone, so that a wrong option shows before there is any data.
+        The objective; tried out on shapes alone, so that a wrong option shows before there is any data.
 
     Raises:
         RunError: An unknown name, or an option that this loss refuses or does not have.
     """
-    known = hyperparameters(name)
-    chosen = {key: value for key, value in options.items() if value is not None}
-    for key in chosen.keys() & NAMED.keys():
-        chosen[key] = _choose(f"loss.{key}", chosen[key], NAMED[key])
-    if "similarity" in known:
-        chosen.pop("distance", None)
+    function, known = _loss_called("loss.name", name), hyperparameters(name)
+    chosen = _options(known, options)
     for key in chosen:
         if key not in known:
             raise RunError(
                 f"{name} has no {key} to choose: leave loss.{key} alone; it has {', '.join(known)}"
             )
-    bound = functools.partial(batch_losses()[name], reduction=reduction, **chosen)
+    has_proxies = name in proxy_losses()
+    if memory_size and has_proxies:
+        raise RunError(f"{name} compares with proxies and not with a memory: set memory.size=0")
+    if bool(before) != bool(before_steps):
+        raise RunError(f"loss.before={before!r} and loss.before_steps={before_steps}: set both or neither")
+    learned = {key: _learned(name, key, {**known, **chosen}.get(key)) for key in trainable}
+    fixed = {key: value for key, value in chosen.items() if key not in learned}
+    objective = Objective(
+        loss=functools.partial(function, reduction=reduction, **fixed),
+        learned=learned,
+        proxies=_centers(name, centers) if has_proxies or centers is not None else None,
+        memory_start=memory_start,
+        before=_before(before, options, reduction) if before else None,
+        before_steps=before_steps,
+    )
     try:
-        tried = jax.eval_shape(
-            bound, jax.ShapeDtypeStruct((4, 2), jnp.float32), jax.ShapeDtypeStruct((4,), jnp.int32)
-        )
+        tried = jax.eval_shape(functools.partial(_trial, objective, memory_size))
     except (TypeError, ValueError) as error:
         raise RunError(f"{name} refuses its options: {error}") from error
     if tried.shape:
         raise RunError(f"loss.reduction={reduction!r} leaves no scalar to minimise: choose 'mean'")
-    return bound
+    return objective
+
+
+def _options(known: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given to a loss that has those hyperparameters: what names stand for, whole numbers as integers."""
+    chosen = {key: value for key, value in given.items() if value is not None}
+    for key in chosen.keys() & NAMED.keys():
+        chosen[key] = _choose(f"loss.{key}", chosen[key], NAMED[key])
+    if "similarity" in known:
+        chosen.pop("distance", None)
+    for key in chosen.keys() & known.keys():
+        if type(known[key]) is int and float(chosen[key]).is_integer():
+            chosen[key] = int(chosen[key])
+    return chosen
+
+
+def _learned(loss: str, name: str, start: Any) -> Learned:
+    """The number of a loss that is to be learned; raises a RunError if it is none."""
+    numbers = [key for key, default in hyperparameters(loss).items() if isinstance(default, float)]
+    if name not in numbers:
+        has = f"it has {', '.join(numbers)}" if numbers else "it has none"
+        raise RunError(f"{loss} has no number {name!r} to learn: mend loss.trainable; {has}")
+    limits = _loss_called("loss.name", loss).within.get(name, Limits())
+    learned = Learned(float(start), limits)
+    if not math.isfinite(learned.coordinate()):
+        raise RunError(
+            f"{loss} cannot learn {name} from {start} on, as it must stay {limits}: set loss.{name}"
+        )
+    return learned
+
+
+def _centers(loss: str, count: int | None) -> tuple[int, ...]:
+    """The shape of the proxies of one class; raises a RunError if the loss takes another number of them."""
+    takes_several = getattr(proxy_losses().get(loss), "centers", False)
+    if count is None and takes_several:
+        raise RunError(f"{loss} has several proxies for every class: say how many by loss.centers")
+    if count is None:
+        return ()
+    if not takes_several:
+        raise RunError(f"{loss} has no centers to choose: leave loss.centers alone")
+    if count < 1:
+        raise RunError(f"loss.centers must be at least 1, got {count}")
+    return (count,)
+
+
+def _before(name: str, options: Mapping[str, Any], reduction: str) -> Callable[..., Array]:
+    """The loss of the first steps."""
+    function = _choose("loss.before", name, batch_losses())
+    known = hyperparameters(name)
+    chosen = {key: value for key, value in _options(known, options).items() if key in known}
+    return functools.partial(function, reduction=reduction, **chosen)
+
+
+def _trial(objective: Objective, memory_size: int) -> Array:
+    """The loss of four embeddings, for its shape."""
+    embeddings, labels = jnp.zeros((4, 2)), jnp.zeros(4, jnp.int32)
+    memory = memories.create(memory_size, 2) if memory_size else None
+    params = objective.init(jax.random.key(0), classes=4, dim=2)
+    return objective(embeddings, labels, params, step=jnp.int32(0), memory=memory)
+
+
+def _loss_called(key: str, name: str) -> Any:
+    return _choose(key, name, {**batch_losses(), **proxy_losses()})
 
 
 def augmentation(**amounts: float | None) -> Augment | None:
@@ -157,62 +255,6 @@ def model(name: str, image_shape: tuple[int, ...], *, key: Array, **options: Any
         return constructor(image_shape, rngs=nnx.Rngs(key), **options)
     except (TypeError, ValueError) as error:
         raise RunError(f"model {name!r} refuses its options: {error}") from error
-
-
-def schedule(name: str, *, learning_rate: float, warmup: int, steps: int) -> optax.Schedule:
-    """The learning rate at every step: constant or a cosine down to 0, after a linear warm-up from 0.
-
-    Args:
-        name: ``"constant"`` or ``"cosine"``.
-        learning_rate: Its largest value.
-        warmup: How many steps it takes to get there.
-        steps: How many steps there are in all.
-
-    Returns:
-        From the number of a step to its learning rate.
-
-    Raises:
-        RunError: An unknown name, or values out of range.
-    """
-    if not learning_rate > 0:
-        raise RunError(f"optimizer.learning_rate must be positive, got {learning_rate}")
-    if not 0 <= warmup < steps:
-        raise RunError(f"optimizer.warmup={warmup} must be at least 0 and less than steps={steps}")
-    after = {
-        "constant": optax.constant_schedule(learning_rate),
-        "cosine": optax.cosine_decay_schedule(learning_rate, steps - warmup),
-    }
-    chosen = _choose("optimizer.schedule", name, after)
-    if not warmup:
-        return chosen
-    return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup), chosen], [warmup])
-
-
-def optimizer(
-    name: str, learning_rate: optax.Schedule, *, weight_decay: float = 0.0
-) -> optax.GradientTransformation:
-    """The optimizer of that name.
-
-    Args:
-        name: ``"adam"``, ``"adamw"`` or ``"sgd"`` (with momentum 0.9).
-        learning_rate: Its schedule.
-        weight_decay: Decoupled weight decay, of adamw alone.
-
-    Returns:
-        A gradient transformation.
-
-    Raises:
-        RunError: An unknown name, or a weight decay that the optimizer does not have.
-    """
-    known: Mapping[str, Callable[[], optax.GradientTransformation]] = {
-        "adam": lambda: optax.adam(learning_rate),
-        "adamw": lambda: optax.adamw(learning_rate, weight_decay=weight_decay),
-        "sgd": lambda: optax.sgd(learning_rate, momentum=0.9),
-    }
-    make = _choose("optimizer.name", name, known)
-    if weight_decay and name != "adamw":
-        raise RunError(f"{name} has no weight decay: set optimizer.name='adamw' or optimizer.weight_decay=0")
-    return make()
 
 
 def _choose(key: str, name: str, known: Mapping[str, Any]) -> Any:

@@ -1,8 +1,12 @@
-"""Data parallel: the batch lies spread over all devices, the state on each of them.
+"""Data parallel: the batch lies spread over all devices, the state on each of them, or spread too.
 
 Nothing else has to be said. The step is written for one device and plainly jitted; XLA sees how its arguments lie and
 adds the communication. So the loss is that of the global batch, every anchor is compared with all of it, and the
 numbers are those of one device.
+
+A state that lies spread (fully sharded data parallel, ZeRO) takes up as much less memory on a device as there are
+devices: of every parameter a device keeps a part, with the optimizer's part that belongs to it, and gathers the whole
+when a layer needs it.
 """
 
 from typing import Any
@@ -27,9 +31,36 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def spread(mesh: Mesh) -> NamedSharding:
-    """Equal parts of an array's first axis on the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+def spread(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """Equal parts of an array along an axis, the first by default, on the devices."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
+
+
+def layout(state: Any, mesh: Mesh, *, sharded: bool) -> Any:
+    """Where every array of a state is to lie.
+
+    Args:
+        state: A pytree of arrays.
+        mesh: The devices.
+        sharded: Whether an array is spread along its largest axis that the devices can share equally, if it has one;
+            else all of it is on every device.
+
+    Returns:
+        Shardings in the places of the arrays.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> layout({"kernel": jnp.zeros((3, 16)), "bias": jnp.zeros(5)}, mesh(8), sharded=True)["kernel"].spec
+        PartitionSpec(None, 'data')
+    """
+
+    def one(x: Any) -> NamedSharding:
+        axes = [axis for axis, size in enumerate(x.shape) if size and size % mesh.size == 0]
+        if not (sharded and axes):
+            return replicated(mesh)
+        return spread(mesh, max(axes, key=lambda axis: x.shape[axis]))
+
+    return jax.tree.map(one, state)
 
 
 def place(batch: Any, mesh: Mesh) -> Any:

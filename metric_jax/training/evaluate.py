@@ -54,7 +54,7 @@ class Evaluator:
 
     def embed(self, state: TrainState) -> np.ndarray:
         """The embeddings ``[n, dim]`` of the test set; the last batch is padded, so that one shape is compiled."""
-        apply = functools.partial(self._embed, state.params, state.rest)
+        apply = functools.partial(self._embed, *state.evaluated)
         return in_batches(apply, self._test.images, size=self._batch_size, mesh=self._mesh)
 
     @functools.cached_property

@@ -18,24 +18,30 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
+from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array
 
 from metric_jax import data, diagnostics
+from metric_jax import memory as memories
 from metric_jax.data import datasets
 from metric_jax.distances import Distance
-from metric_jax.training import choices, devices, folders, tracking
+from metric_jax.training import choices, devices, folders, optimizers, tracking
 from metric_jax.training import state as states
 from metric_jax.training.best import Best
 from metric_jax.training.checkpoint import Checkpoints
 from metric_jax.training.errors import RunError, StoppedError
 from metric_jax.training.evaluate import Evaluator, beside
+from metric_jax.training.objective import Objective
 from metric_jax.training.profiling import Profile
 from metric_jax.training.progress import Clock, Progress
 from metric_jax.training.reporter import Pending, Reporter
 from metric_jax.training.signals import Termination
-from metric_jax.training.step import make_train_step
+from metric_jax.training.state import TrainState
+from metric_jax.training.step import Output, make_encoder, make_train_step
 from metric_jax.training.writer import MetricsWriter
 
 
@@ -71,16 +77,14 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
         return results
 
     train, test = datasets.load(**config.data)
-    sampler = data.PKSampler(train.labels, **config.batch, seed=config.seed)
-    stream = data.batches(train, sampler, count=config.steps)
+    classes, samples = config.batch.classes, config.batch.samples
+    sampler = data.PKSampler(train.labels, classes=classes, samples=samples, seed=config.seed)
+    stream = data.batches(data.renumbered(train), sampler, count=config.steps)
     batch_size = config.batch.classes * config.batch.samples
     mesh = devices.mesh(batch_size)
-
-    init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    model = choices.model(**config.model, image_shape=train.images.shape[1:], key=init_key)
-    graphdef, state = states.create(model, plan.optimizer, step_key)
-    state = jax.device_put(state, devices.replicated(mesh))
-    train_step = make_train_step(graphdef, plan.optimizer, plan.loss, augment=plan.augment, mesh=mesh)
+    graphdef, state, train_step = _build(
+        config, plan, mesh, classes=len(set(train.labels)), batch_shape=(batch_size, *train.images.shape[1:])
+    )
     evaluator = Evaluator(graphdef, test, distance=plan.distance, batch_size=config.eval_batch, mesh=mesh)
 
     folders.claim(folder, config.to_dict())
@@ -126,7 +130,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
             images, labels = devices.place((batch.images, batch.labels), mesh)
             state, output = train_step(state, images, labels)
             profile.end(step, output)
-            diagnosed = plan.diagnose(output.embeddings, labels) if logs or evaluates else None
+            diagnosed = plan.diagnose(output, labels) if logs or evaluates else None
             if pending:
                 report(pending)
             pending = Pending(step, output, diagnosed)
@@ -159,41 +163,109 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
 class _Plan(NamedTuple):
     """What a config's names stand for."""
 
-    loss: choices.Loss
+    objective: Objective
     distance: Distance
     learning_rate: optax.Schedule
     optimizer: optax.GradientTransformation
     augment: choices.Augment | None
-    diagnose: Callable[[Array, Array], dict[str, Array]]
+    diagnose: Callable[[Output, Array], dict[str, Array]]
+
+
+# Numbers of which no less makes sense, by the smallest that does.
+_AT_LEAST = {
+    1: ("steps", "log_every", "eval_every", "checkpoint_every", "checkpoints_kept", "eval_batch"),
+    0: ("seed", "batch.chunk", "loss.before_steps", "memory.size", "memory.start"),
+}
 
 
 def _plan(config: ml_collections.ConfigDict) -> _Plan:
     """Looks up and checks all that can be checked before there is any data."""
-    for key, value in folders.flatten(config.to_dict()).items():
+    flat = folders.flatten(config.to_dict())
+    for key, value in flat.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise RunError(f"{key} must be finite, got {value}")
-    for key in ("steps", "log_every", "eval_every", "checkpoint_every", "checkpoints_kept", "eval_batch"):
-        if config[key] < 1:
-            raise RunError(f"{key} must be at least 1, got {config[key]}")
-    if config.seed < 0:
-        raise RunError(f"seed must not be negative, got {config.seed}")
+    for least, keys in _AT_LEAST.items():
+        for key in keys:
+            if flat[key] < least:
+                raise RunError(f"{key} must be at least {least}, got {flat[key]}")
+    if not 0 <= config.ema < 1:
+        raise RunError(f"ema must be at least 0 and less than 1, got {config.ema}")
     datasets.check(config.data.source, config.data.split)
     choices.check_model(config.model.name)
     distance = choices.distance(config.loss.distance, loss=config.loss.name)
     margin = choices.margin(config.loss.margin, loss=config.loss.name)
-    learning_rate = choices.schedule(
-        config.optimizer.schedule,
-        learning_rate=config.optimizer.learning_rate,
-        warmup=config.optimizer.warmup,
+    wanted = config.optimizer
+    learning_rate = optimizers.schedule(
+        wanted.schedule,
+        learning_rate=wanted.learning_rate,
+        warmup=wanted.warmup,
         steps=config.steps,
+        final=wanted.final,
+        drop=wanted.drop,
+        drops=wanted.drops,
     )
+    objective = choices.loss(**config.loss, memory_size=config.memory.size, memory_start=config.memory.start)
+    loss_rate = wanted.learning_rate if wanted.loss_learning_rate is None else wanted.loss_learning_rate
+    if wanted.loss_learning_rate is not None and not objective.learns:
+        raise RunError(f"{config.loss.name} learns nothing: leave optimizer.loss_learning_rate alone")
+
+    def diagnose(output: Output, labels: Array) -> dict[str, Array]:
+        found = diagnostics.summary(output.embeddings, labels, margin=margin, distance=distance)
+        return {**found, **{f"loss.{name}": value for name, value in output.learned.items()}}
+
     return _Plan(
-        loss=choices.loss(**config.loss),
+        objective=objective,
         distance=distance,
         learning_rate=learning_rate,
-        optimizer=choices.optimizer(
-            config.optimizer.name, learning_rate, weight_decay=config.optimizer.weight_decay
+        optimizer=optimizers.optimizer(
+            wanted.name,
+            learning_rate,
+            weight_decay=wanted.weight_decay,
+            momentum=wanted.momentum,
+            clip=wanted.clip,
+            loss_factor=loss_rate / wanted.learning_rate,
         ),
         augment=choices.augmentation(**config.augment),
-        diagnose=functools.partial(diagnostics.summary, margin=margin, distance=distance),
+        diagnose=diagnose,
     )
+
+
+def _build(
+    config: ml_collections.ConfigDict,
+    plan: _Plan,
+    mesh: Mesh,
+    *,
+    classes: int,
+    batch_shape: tuple[int, ...],
+) -> tuple[nnx.GraphDef, TrainState, Callable[[TrainState, Array, Array], tuple[TrainState, Output]]]:
+    """The model, its state before the first step, and the step; traced once, so that what is wrong shows now."""
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    dim = config.model.dim
+    graphdef, state = states.create(
+        choices.model(**config.model, image_shape=batch_shape[1:], key=init_key),
+        plan.optimizer,
+        step_key,
+        loss_params=plan.objective.init(jax.random.fold_in(init_key, 1), classes=classes, dim=dim),
+        memory=memories.create(config.memory.size, dim) if config.memory.size else None,
+        frozen=config.optimizer.freeze,
+        averages=config.ema > 0,
+    )
+    layout = devices.layout(state, mesh, sharded=config.devices.shard_params)
+    statistics = not config.optimizer.freeze_statistics
+    encode = make_encoder(graphdef, mesh, chunk=config.batch.chunk, batch_statistics=statistics)
+    step = make_train_step(
+        encode,
+        plan.optimizer,
+        plan.objective,
+        augment=plan.augment,
+        ema=config.ema,
+        mesh=mesh,
+        layout=layout,
+    )
+    state = jax.device_put(state, layout)
+    images, labels = (
+        jax.ShapeDtypeStruct(shape, dtype, sharding=devices.spread(mesh))
+        for shape, dtype in ((batch_shape, jnp.uint8), (batch_shape[:1], jnp.int32))
+    )
+    jax.eval_shape(step, state, images, labels)
+    return graphdef, state, step

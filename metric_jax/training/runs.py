@@ -8,7 +8,7 @@ import functools
 import inspect
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,10 +22,10 @@ from metric_jax.data.listing import NO_CLASS, File, read, reason
 from metric_jax.distances import Distance
 from metric_jax.training import calibration, choices, devices, evaluate, folders, manifest, stored
 from metric_jax.training.errors import RunError
+from metric_jax.training.state import part
 from metric_jax.training.step import make_embed
 
 SECTIONS = ("data", "model", "loss")
-MODEL = ("params", "rest")  # of the training state
 BEST = "best"  # the checkpoint, rather than its step
 
 
@@ -52,7 +52,8 @@ class Run:
         known = None if data else _recorded_shape(folder)
         self.image_shape = known or tuple(self._data[0].images.shape[1:])
         self._mesh = devices.mesh(jax.device_count())
-        graphdef, wanted = _abstract_model(config["model"], self.image_shape)
+        frozen = config.get("optimizer", {}).get("freeze", ())
+        graphdef, wanted = _abstract_model(config["model"], self.image_shape, frozen)
         saved = _Saved(folder / folders.CHECKPOINTS / str(step), f"checkpoint {step} of {folder}")
         saved.check(wanted, self.image_shape)
         self.parameters = saved.load(wanted, devices.replicated(self._mesh))
@@ -164,7 +165,7 @@ class _Saved:
         with self._readable():
             manifest.verify(self._path)
             self._state = ocp.metadata(self._path, stored.STATE).metadata
-            self._shapes = stored.describe({key: self._state[key] for key in MODEL})
+            self._shapes = stored.describe(_evaluated(self._state))
 
     def check(self, wanted: dict[str, Any], image_shape: tuple[int, ...]) -> None:
         """Raises a RunError for the first array that is not as the model wants it."""
@@ -178,12 +179,14 @@ class _Saved:
 
     def load(self, wanted: dict[str, Any], sharding: NamedSharding) -> tuple[Any, Any]:
         """(parameters, rest); nothing else is read."""
-        state = {
-            **jax.tree.map(lambda _: ocp.PLACEHOLDER, self._state),
-            **jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), wanted),
-        }
+        state = jax.tree.map(lambda _: ocp.PLACEHOLDER, self._state)
+        arrays = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), wanted)
+        if state["average"]:
+            state["average"] = arrays
+        else:
+            state["params"]["model"], state["rest"] = arrays["params"], arrays["rest"]
         with self._readable():
-            loaded = ocp.load(self._path, state, checkpointable_name=stored.STATE)
+            loaded = _evaluated(ocp.load(self._path, state, checkpointable_name=stored.STATE))
         return loaded["params"], loaded["rest"]
 
     @contextlib.contextmanager
@@ -195,13 +198,18 @@ class _Saved:
             raise RunError(f"{self._name} cannot be read ({told}): choose another --checkpoint") from error
 
 
+def _evaluated(state: Mapping[str, Any]) -> dict[str, Any]:
+    """As `TrainState.evaluated`, of a state that was read."""
+    return state["average"] or {"params": state["params"]["model"], "rest": state["rest"]}
+
+
 def _abstract_model(
-    options: Mapping[str, Any], image_shape: tuple[int, ...]
+    options: Mapping[str, Any], image_shape: tuple[int, ...], frozen: Sequence[str]
 ) -> tuple[nnx.GraphDef, dict[str, Any]]:
     """The model's graph, and the shapes of its parameters and of the rest."""
     make = functools.partial(choices.model, **options, image_shape=image_shape)
-    graphdef, *states = nnx.split(nnx.eval_shape(lambda: make(key=jax.random.key(0))), nnx.Param, ...)
-    return graphdef, dict(zip(MODEL, map(nnx.to_pure_dict, states), strict=True))
+    graphdef, params, rest = part(nnx.eval_shape(lambda: make(key=jax.random.key(0))), frozen)
+    return graphdef, {"params": params, "rest": rest}
 
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:

@@ -11,38 +11,58 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax.sharding import Mesh
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, UInt8
 
+from metric_jax import grad_cache
+from metric_jax import memory as memories
 from metric_jax.training import devices
-from metric_jax.training.choices import Augment, Loss
-from metric_jax.training.state import TrainState, assemble, rest_of
+from metric_jax.training.choices import Augment
+from metric_jax.training.errors import RunError
+from metric_jax.training.objective import Objective
+from metric_jax.training.state import TrainState, assemble, moved, rest_of
+
+Encoder = Callable[[Any, Any, Array], tuple[Array, Any]]
 
 
 class Output(NamedTuple):
-    """What a step tells about itself; nothing of it is read before the next step is on its way."""
+    """What a step tells about itself; nothing of it is read before the next step is on its way.
+
+    Attributes:
+        loss: Of the batch, before the step.
+        gradient_norm: Of all parameters together, before it is clipped.
+        embeddings: Of the batch.
+        learned: The numbers that the loss learns, by their names.
+    """
 
     loss: Float[Array, ""]
     gradient_norm: Float[Array, ""]
     embeddings: Float[Array, "batch dim"]
+    learned: dict[str, Float[Array, ""]]
 
 
 def make_train_step(
-    graphdef: nnx.GraphDef,
+    encode: Encoder,
     optimizer: optax.GradientTransformation,
-    loss: Loss,
+    objective: Objective,
     *,
     augment: Augment | None,
+    ema: float = 0.0,
     mesh: Mesh,
+    layout: Any,
 ) -> Callable[[TrainState, Array, Array], tuple[TrainState, Output]]:
     """The jitted training step.
 
     Args:
-        graphdef: The model's, from `state.create`.
+        encode: From `make_encoder`.
         optimizer: Turns gradients into updates.
-        loss: ``(embeddings, labels) -> scalar``, of the whole batch.
+        objective: The loss of the whole batch.
         augment: ``(images, key) -> images``, or None.
-        mesh: Where the batch is spread over.
+        ema: The decay of the moving averages, if the state keeps any. After step t it is at most ``t / (t + 9)``, so
+            that the beginning is soon forgotten.
+        mesh: The devices.
+        layout: Where on them the arrays of the state lie, from `devices.layout`.
 
     Returns:
         ``step(state, images [batch, height, width, channels] uint8, labels [batch]) -> (state, output)``. The state
@@ -52,21 +72,74 @@ def make_train_step(
     def step(
         state: TrainState, images: UInt8[Array, "batch height width channels"], labels: Int[Array, "batch"]
     ) -> tuple[TrainState, Output]:
-        def objective(params: Any) -> tuple[Array, tuple[Array, Any]]:
-            model = assemble(graphdef, params, state.rest)
-            pixels = to_unit(images)
-            if augment is not None:
-                pixels = augment(pixels, jax.random.fold_in(state.key, state.step))
-            embeddings = model(pixels, train=True)
-            return loss(embeddings, labels), (embeddings, rest_of(model))
+        pixels = to_unit(images)
+        if augment is not None:
+            pixels = augment(pixels, jax.random.fold_in(state.key, state.step))
 
-        (value, (embeddings, rest)), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+        def loss(params: Any) -> tuple[Array, tuple[Array, Any]]:
+            # Of what lies spread, a device needs all: else XLA would spread the layers as well, and exchange features.
+            params, rest, memory = lax.with_sharding_constraint((params, state.rest, state.memory), whole)
+            embeddings, rest = encode(params["model"], rest, pixels)
+            value = objective(embeddings, labels, params["loss"], step=state.step, memory=memory)
+            return value, (embeddings, rest)
+
+        (value, (embeddings, rest)), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        new = TrainState(state.step + 1, params, rest, opt_state, state.key)
-        return new, Output(value, optax.tree.norm(gradients), embeddings)
+        memory, average, taken = state.memory, state.average, state.step + 1
+        if memory is not None:
+            memory = memories.push(memory, embeddings, labels)
+        if average is not None:
+            share = 1.0 - jnp.minimum(ema, taken / (taken + 9))
+            average = moved(average, {"params": params["model"], "rest": rest}, share=share)
+        new = TrainState(taken, params, rest, opt_state, memory, average, state.key)
+        learned = objective.values(state.params["loss"])
+        return new, Output(value, optax.tree.norm(gradients), embeddings, learned)
 
-    return jax.jit(step, donate_argnums=0, out_shardings=(devices.replicated(mesh), None))
+    whole = devices.replicated(mesh)
+    return jax.jit(step, donate_argnums=0, out_shardings=(layout, None))
+
+
+def make_encoder(
+    graphdef: nnx.GraphDef, mesh: Mesh, *, chunk: int = 0, batch_statistics: bool = True
+) -> Encoder:
+    """What embeds the images of a step.
+
+    Args:
+        graphdef: The model's, from `state.create`.
+        mesh: Where the batch is spread over.
+        chunk: How many images go through the model at a time on each device, so that only their activations fill its
+            memory; 0: all of them. Value and gradient are those of the whole batch.
+        batch_statistics: Whether BatchNorm uses the mean and variance of the batch; else it uses the running ones, as
+            after training, and leaves them as they are.
+
+    Returns:
+        ``(params, rest, images [batch, height, width, channels] in [0, 1]) -> (embeddings [batch, dim], rest)``. The
+        embeddings are float32, whatever the model computes in, and so is the loss.
+    """
+
+    def encode(params: Any, rest: Any, images: Array) -> tuple[Array, Any]:
+        model = assemble(graphdef, params, rest)
+        embeddings = model(images, train=batch_statistics)
+        return embeddings.astype(jnp.float32), rest_of(model, params)
+
+    def encode_rows(variables: tuple[Any, Any], images: Array) -> Array:
+        embeddings, rest = encode(*variables, images)
+        if any(a is not b for a, b in zip(*map(jax.tree.leaves, (rest, variables[1])), strict=True)):
+            raise RunError(
+                "batch.chunk encodes a few images at a time, and the model's BatchNorm looks at all of a batch: set "
+                "model.norm='group', optimizer.freeze_statistics=True or batch.chunk=0"
+            )
+        return embeddings
+
+    def encode_in_chunks(params: Any, rest: Any, images: Array) -> tuple[Array, Any]:
+        all_of_it, rows = PartitionSpec(), PartitionSpec(*mesh.axis_names)
+        on_each_device = jax.shard_map(
+            grad_cache.chunked(encode_rows, chunk), mesh=mesh, in_specs=(all_of_it, rows), out_specs=rows
+        )
+        return on_each_device((params, rest), images), rest
+
+    return encode_in_chunks if chunk else encode
 
 
 def make_embed(graphdef: nnx.GraphDef) -> Callable[[Any, Any, Array], Array]:
@@ -74,7 +147,7 @@ def make_embed(graphdef: nnx.GraphDef) -> Callable[[Any, Any, Array], Array]:
 
     @jax.jit
     def embed(params: Any, rest: Any, images: UInt8[Array, "batch height width channels"]) -> Array:
-        return assemble(graphdef, params, rest)(to_unit(images), train=False)
+        return assemble(graphdef, params, rest)(to_unit(images), train=False).astype(jnp.float32)
 
     return embed
 

@@ -1,0 +1,41 @@
+"""Where arrays lie: batches spread over the devices, states on each of them or spread too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from metric_jax.training import devices
+
+
+@pytest.mark.parametrize(("batch", "devices_used"), [(16, 8), (12, 6), (7, 7), (1, 1), (11, 1), (80, 8)])
+def test_a_mesh_has_as_many_devices_as_can_share_the_batch(batch, devices_used):
+    assert devices.mesh(batch).size == devices_used
+
+
+def test_a_batch_lies_spread():
+    images, labels = devices.place((np.zeros((8, 2, 2, 1)), np.arange(8)), devices.mesh(8))
+    assert [shard.data.shape for shard in images.addressable_shards] == [(1, 2, 2, 1)] * 8
+    np.testing.assert_array_equal(labels, np.arange(8))
+
+
+@pytest.mark.parametrize(
+    ("shape", "spec"),
+    [
+        ((3, 3, 8, 16), P(None, None, None, "data")),
+        ((3, 3, 16, 8), P(None, None, "data")),
+        ((24, 100), P("data")),  # 100 is larger, and no multiple of 8
+        ((16, 16), P("data")),
+        ((5, 3), P()),
+        ((0, 5), P()),
+        ((), P()),
+    ],
+)
+def test_an_array_is_spread_along_the_largest_axis_that_can_be_shared(shape, spec):
+    mesh = devices.mesh(8)
+    found = devices.layout(jnp.zeros(shape), mesh, sharded=True)
+    assert found.spec == spec
+    assert devices.layout(jnp.zeros(shape), mesh, sharded=False).is_fully_replicated
+    placed = jax.device_put(jnp.zeros(shape), found)
+    assert placed.addressable_shards[0].data.size * (8 if spec != P() else 1) == placed.size
