@@ -48,12 +48,16 @@ def get_config() -> ConfigDict:
     config.data.size = 0  # side to resize images to, as squares; 0 keeps their own
     config.data.crop = False  # to cut out the middle of what is not square, rather than squeeze it
     config.data.channels = 0  # 1 makes images grey, 3 coloured; 0: grey if all are, else coloured
+    config.data.min_images = 0  # classes with fewer images to train on are left out of the training set
     config.data.rotations = False  # training images turned by 90, 180, 270 degrees are further classes
     config.data.cache = ""  # a folder for decoded images, which later runs map into memory; empty: none
 
     config.batch = ConfigDict()
+    config.batch.sampler = "pk"  # or "class_balanced", "hierarchical", "hard_classes"
     config.batch.classes = 10  # P
     config.batch.samples = 8  # K, of each class
+    config.batch.super_classes = 0  # classes of classes in a batch, by the hierarchical sampler
+    config.batch.neighbours = 0  # classes that come with a class, as the nearest, by that of hard classes
     config.batch.chunk = 0  # images through the network at a time on each device, to save its memory; 0: all
 
     config.augment = ConfigDict()  # of training images, at random; docs/augmentation.md; all 0: none

@@ -202,6 +202,21 @@ def test_a_test_set_of_one_class_is_told_by_its_name(stored):
         load("tfds", name="n", split="own")
 
 
+def test_classes_too_small_to_be_trained_on_are_left_out_and_counted(stored, capsys):
+    stored["train"], stored["test"] = images([0, 0, 0, 1, 2, 2, 2, 3, 3]), images([4, 4, 5])
+    train, test = load("tfds", name="n", split="own", min_images=3, rotations=True)
+    assert set(train.labels) == {0, 2, 3, 5, 6, 8, 9, 11}
+    assert len(test) == 3  # tested on as it is
+    told = "2 classes of fewer than 3 images are left out of the training set, 3 images in all\n"
+    assert capsys.readouterr().err == told
+    assert load("tfds", name="n", split="own", min_images=1)[0] is stored["train"]
+    assert capsys.readouterr().err == ""
+    with pytest.raises(DataError, match=r"no class has data\.min_images=4 images to train on, but at most 3"):
+        load("tfds", name="n", split="own", min_images=4)
+    with pytest.raises(DataError, match=r"data\.min_images must not be negative, got -1"):
+        load("tfds", name="n", split="own", min_images=-1)
+
+
 def test_one_class_with_two_images_is_enough_to_be_tested_on(stored):
     stored["train"], stored["test"] = images([0, 0, 1, 1]), images([3, 4, 4])
     assert len(load("tfds", name="n", split="own")[1]) == 3

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metric_jax.data import DataError, PKSampler, folder, listing, load
+from metric_jax.data import DataError, folder, listing, load, samplers
 
 NFC, NFD = unicodedata.normalize("NFC", "Zoé"), unicodedata.normalize("NFD", "Zoé")
 
@@ -223,8 +223,8 @@ def test_T7_a_class_with_one_image_never_meets_itself(people):
     for number in (3, 4):
         save(root / f"Ada/{number}.png", picture(20 + number))
     images = folder.folder(str(root))
-    with pytest.raises(DataError, match="class 1 has 1 training images"):
-        PKSampler(images.labels, classes=2, samples=2, seed=0)
+    with pytest.raises(DataError, match="class Bob has 1 training images"):
+        samplers.choose(images, classes=2, samples=2, seed=0)
     with pytest.raises(DataError, match=r"of the 1 images of class Bob, .* both need two"):
         load("folder", root=str(root), split="image", test_fraction=0.5)
 

@@ -1,40 +1,87 @@
-"""P classes × K images: exactly, of every kind, and as a pure function of seed and number."""
+"""Batches of P classes × K images: exactly, of every kind, and as a pure function of seed and number."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 
-from metric_jax.data import DataError, PKSampler
+from metric_jax.data import DataError, Images, PKSampler, samplers
 
-# Classes of unequal sizes, their images scattered.
+# Classes of unequal sizes, their images scattered; a class of a class for the hierarchy.
 LABELS = np.random.default_rng(0).permutation(np.repeat([3, 5, 8, 13, 40], [4, 6, 4, 9, 5]))
+MANY = np.random.default_rng(0).permutation(np.repeat(np.arange(24), 4 + np.arange(24) % 3)).astype(np.int32)
+SUPERS = np.array(["bird", "car", "ship"])[MANY % 3]
+CENTRES = np.random.default_rng(1).normal(size=(24, 3))
 
 
 def sampler(classes=3, samples=4, seed=0, labels=LABELS):
     return PKSampler(labels, classes=classes, samples=samples, seed=seed)
 
 
-@pytest.mark.parametrize(("classes", "samples"), [(2, 2), (3, 4), (5, 4), (5, 2)])
-def test_a_batch_is_P_classes_of_K_images(classes, samples):
+def kinds(classes=6, samples=4, seed=0):
+    """One of each, over the many classes."""
+    options = {"classes": classes, "samples": samples, "seed": seed}
+    hard = samplers.HardClassSampler(MANY, neighbours=2, **options)
+    return {
+        "pk": PKSampler(MANY, **options),
+        "class_balanced": samplers.ClassBalancedSampler(MANY, **options),
+        "hierarchical": samplers.HierarchicalSampler(MANY, SUPERS, super_classes=2, **options),
+        "hard_classes": hard,
+        "hard_classes with centres": hard.with_centres(CENTRES),
+    }
+
+
+every = pytest.mark.parametrize("kind", kinds())
+
+
+@every
+def test_a_batch_is_P_classes_of_K_images_and_none_twice(kind):
+    for classes, samples in ((6, 4), (12, 2), (12, 3)):
+        drawn = kinds(classes, samples)[kind]
+        for batch in range(20):
+            indices = drawn(batch)
+            assert len(set(indices)) == len(indices) == classes * samples
+            by_class = MANY[indices].reshape(classes, samples)
+            assert (by_class == by_class[:, :1]).all()
+            assert len(set(by_class[:, 0])) == classes
+
+
+@every
+def test_a_batch_follows_from_seed_and_number_alone(kind):
+    first, again = kinds()[kind], kinds()[kind]
+    backwards = {batch: again(batch) for batch in reversed(range(30))}
     for batch in range(30):
-        indices = sampler(classes, samples)(batch)
-        assert len(set(indices)) == len(indices) == classes * samples
-        by_class = LABELS[indices].reshape(classes, samples)
-        assert (by_class == by_class[:, :1]).all()
-        assert len(set(by_class[:, 0])) == classes
-
-
-def test_a_batch_follows_from_seed_and_number_alone():
-    first, again = sampler(), sampler()
-    backwards = {batch: again(batch) for batch in reversed(range(50))}
-    for batch in range(50):
         np.testing.assert_array_equal(first(batch), backwards[batch])
 
 
-def test_batches_and_seeds_differ():
-    drawn = [tuple(sampler(seed=seed)(batch)) for seed in range(10) for batch in range(50)]
+@every
+def test_batches_and_seeds_differ(kind):
+    drawn = [tuple(kinds(seed=seed)[kind](batch)) for seed in range(5) for batch in range(30)]
     assert len(set(drawn)) == len(drawn)
+
+
+@every
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_hosts_feed_one_batch_together_and_share_no_class(kind, count):
+    drawn = kinds()[kind]
+    parts = [samplers.shard(drawn, index=index, count=count) for index in range(count)]
+    for batch in range(5):
+        found = [part(batch) for part in parts]
+        np.testing.assert_array_equal(np.concatenate(found), drawn(batch))
+        for one, other in itertools.combinations(found, 2):
+            assert len(one) == 24 // count
+            assert not set(MANY[one]) & set(MANY[other])
+
+
+def test_hosts_that_do_not_fit():
+    with pytest.raises(
+        DataError, match=r"batch\.classes=6 cannot be parted among 4 hosts: choose a multiple of 4"
+    ):
+        samplers.shard(kinds()["pk"], index=0, count=4)
+    for index in (-1, 2):
+        with pytest.raises(DataError, match=f"there is no host {index} of 2"):
+            samplers.shard(kinds()["pk"], index=index, count=2)
 
 
 def test_every_class_and_every_image_has_its_turn_equally_often():
@@ -69,11 +116,197 @@ def test_labels_of_any_integer_kind():
     assert sorted(set(chosen)) == [-(2**40), 2**40]
 
 
+# --- every class equally often ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("classes", "samples"), [(2, 2), (3, 4), (5, 3), (4, 3)])
+def test_no_class_and_no_image_is_ahead_of_another(classes, samples):
+    """At any time, the number of batches that two classes, or two images of a class, were in differs by one at most."""
+    drawn = samplers.ClassBalancedSampler(LABELS, classes=classes, samples=samples, seed=3)
+    seen = np.zeros(len(LABELS), int)
+    for batch in range(120):
+        seen[drawn(batch)] += 1
+        of_class = [seen[np.isin(LABELS, label)] for label in np.unique(LABELS)]
+        totals = [images.sum() // samples for images in of_class]
+        assert max(totals) - min(totals) <= 1
+        assert all(np.ptp(images) <= 1 for images in of_class)
+    assert sum(totals) == 120 * classes
+
+
+def test_which_classes_go_together_changes():
+    drawn = samplers.ClassBalancedSampler(MANY, classes=6, samples=4, seed=0)
+    pairs = {
+        pair for batch in range(80) for pair in itertools.combinations(sorted(set(MANY[drawn(batch)])), 2)
+    }
+    assert len(pairs) > 0.95 * math.comb(24, 2)
+
+
+# --- of few super-classes ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("super_classes", [1, 2, 3])
+def test_a_batch_is_of_so_many_super_classes_in_equal_parts(super_classes):
+    drawn = samplers.HierarchicalSampler(
+        MANY, SUPERS, super_classes=super_classes, classes=6, samples=2, seed=0
+    )
+    met = set()
+    for batch in range(60):
+        indices = drawn(batch)
+        _, counts = np.unique(SUPERS[indices], return_counts=True)
+        assert counts.tolist() == [12 // super_classes] * super_classes
+        met |= set(MANY[indices])
+    assert met == set(MANY)
+
+
+def test_super_classes_that_do_not_fit():
+    def hierarchical(classes, super_classes, supers=SUPERS, **options):
+        return samplers.HierarchicalSampler(
+            MANY, supers, super_classes=super_classes, classes=classes, samples=2, seed=0, **options
+        )
+
+    for number in (0, 4):
+        with pytest.raises(
+            DataError, match=rf"super_classes={number} must be at least 1 and divide .*classes=6"
+        ):
+            hierarchical(6, number)
+    with pytest.raises(
+        DataError, match=r"batch\.super_classes=4, but there are 3: lower batch\.super_classes"
+    ):
+        hierarchical(8, 4)
+    with pytest.raises(
+        DataError, match=r"super-class bird has 8 classes, and a batch takes 9, .*: change either"
+    ):
+        hierarchical(18, 2)
+    torn = np.where(np.arange(len(MANY)) == np.flatnonzero(MANY == 4)[1], "ship", SUPERS)
+    names = [f"number {label}" for label in range(24)]
+    with pytest.raises(
+        DataError, match="class number 4 is of two super-classes, car and ship: a class must be of"
+    ):
+        hierarchical(6, 2, torn, class_names=names)
+
+
+# --- of classes that lie close together -------------------------------------------------------------------------------
+
+
+def test_every_class_comes_with_its_nearest():
+    """Of a batch's classes in their order, each first one is followed by the nearest that were not yet chosen."""
+    drawn = kinds()["hard_classes with centres"]
+    firsts = set()
+    for batch in range(60):
+        chosen = MANY[drawn(batch)][::4].tolist()
+        for start in range(0, 6, 3):
+            first, *nearest = chosen[start : start + 3]
+            free = [label for label in range(24) if label not in chosen[:start] and label != first]
+            free.sort(key=lambda label, first=first: math.dist(CENTRES[label], CENTRES[first]))
+            assert nearest == free[:2]
+            firsts.add(first)
+    assert len(firsts) == 24
+
+
+def test_classes_in_one_place_are_no_trouble():
+    drawn = kinds()["hard_classes"].with_centres(np.zeros((24, 2)))
+    assert {len(set(MANY[drawn(batch)])) for batch in range(20)} == {6}
+
+
+def test_without_centres_any_classes_go_together_and_giving_them_makes_another_sampler():
+    found = kinds()
+    before = [found["hard_classes"](batch) for batch in range(10)]
+    np.testing.assert_array_equal(before, [found["pk"](batch) for batch in range(10)])
+    found["hard_classes"].with_centres(CENTRES)
+    np.testing.assert_array_equal(before, [found["hard_classes"](batch) for batch in range(10)])
+
+
+def test_centres_are_the_means_of_their_classes():
+    embeddings = np.random.default_rng(2).normal(size=(len(LABELS), 3)).astype(np.float32)
+    expected = [
+        np.mean(
+            [row.astype(np.float64) for row, own in zip(embeddings, LABELS, strict=True) if own == label],
+            axis=0,
+        )
+        for label in (3, 5, 8, 13, 40)
+    ]
+    found = samplers.class_centres(embeddings, LABELS)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_neighbours_and_centres_that_do_not_fit():
+    for number in (0, 3):
+        with pytest.raises(
+            DataError, match=rf"neighbours={number} must be .* {1 + number}, must divide .*classes=6"
+        ):
+            samplers.HardClassSampler(MANY, neighbours=number, classes=6, samples=2, seed=0)
+    for centres in (CENTRES[:-1], CENTRES[0], np.full((24, 3), np.nan)):
+        with pytest.raises(DataError, match=r"centres must be finite and \[24 classes, dim\], got \["):
+            kinds()["hard_classes"].with_centres(centres)
+
+
+# --- by name ----------------------------------------------------------------------------------------------------------
+
+IMAGES = Images(np.zeros((len(MANY), 1, 1, 1), np.uint8), MANY, columns={"super": SUPERS})
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("pk", {}),
+        ("class_balanced", {}),
+        ("hierarchical", {"super_classes": 2}),
+        ("hard_classes", {"neighbours": 2}),
+    ],
+)
+def test_a_config_chooses_by_name(name, options):
+    found = samplers.choose(IMAGES, name, classes=6, samples=4, seed=0, **options)
+    assert type(found) is type(kinds()[name])
+    for batch in range(5):
+        np.testing.assert_array_equal(found(batch), kinds()[name](batch))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("class_balance", {}, r"unknown batch\.sampler 'class_balance', did you mean 'class_balanced'\?"),
+        (
+            "pk",
+            {"neighbours": 2},
+            r"batch\.neighbours=2 is not for batch\.sampler='pk': .* to 'hard_classes'$",
+        ),
+        (
+            "hard_classes",
+            {"neighbours": 1, "super_classes": 2},
+            r"batch\.super_classes=2 is not for .*hierarchical",
+        ),
+        ("hierarchical", {}, r"batch\.sampler='hierarchical' needs batch\.super_classes: say how many"),
+        ("hard_classes", {}, r"batch\.sampler='hard_classes' needs batch\.neighbours: say how many"),
+    ],
+)
+def test_names_and_options_that_do_not_fit(name, options, message):
+    with pytest.raises(DataError, match=message):
+        samplers.choose(IMAGES, name, classes=6, samples=2, seed=0, **options)
+
+
+def test_a_hierarchy_has_to_be_known_and_classes_are_called_by_their_names():
+    named = Images(IMAGES.images, MANY, class_names=tuple(f"number {label}" for label in range(24)))
+    with pytest.raises(
+        DataError, match=r"no super-classes: name a feature that holds them with data\.super_key"
+    ):
+        samplers.choose(named, "hierarchical", classes=6, samples=2, super_classes=2, seed=0)
+    for name, options in (("pk", {}), ("class_balanced", {}), ("hard_classes", {"neighbours": 2})):
+        with pytest.raises(DataError, match="samples=5, but class number 0 has 4 training images: lower"):
+            samplers.choose(named, name, classes=6, samples=5, seed=0, **options)
+
+
+# --- what cannot be ---------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"classes": 6}, r"batch\.classes=6, but the training set has 5 classes: lower batch\.classes"),
-        ({"samples": 5}, r"batch\.samples=5, but class 3 has 4 training images: lower batch\.samples"),
+        (
+            {"samples": 5},
+            r"batch\.samples=5, but class 3 has 4 .*: lower batch\.samples, .* data\.min_images=5$",
+        ),
         ({"classes": 1}, r"batch\.classes=1 and batch\.samples=4 must both be at least 2"),
         ({"samples": 1}, r"batch\.classes=3 and batch\.samples=1 must both be at least 2"),
         ({"samples": 0}, "at least 2"),

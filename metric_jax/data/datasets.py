@@ -1,5 +1,6 @@
 """From a source's name to a training and a test set."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +39,7 @@ def load(
     size: int = 0,
     channels: int = 0,
     crop: bool = False,
+    min_images: int = 0,
     rotations: bool = False,
     cache: str = "",
 ) -> tuple[Images, Images]:
@@ -61,6 +63,7 @@ def load(
         size: Side length to resize images to, square whatever they were; 0 keeps their own.
         channels: 1 makes images grey, 3 red, green and blue; 0 makes one channel if all are grey, else three.
         crop: Whether to cut out the middle of an image that is not square, rather than to squeeze it.
+        min_images: Classes with fewer images to train on are left out of the training set.
         rotations: Whether the training classes, turned by 90, 180 and 270 degrees, are further classes.
         cache: A folder for decoded images, which later runs map into memory; empty for none.
 
@@ -119,6 +122,7 @@ def load(
             train, test = part(whole, test_fraction=test_fraction, seed=split_seed)
     _check_groups(train, test)
     _check_test_set(train, test)
+    train = _without_small(train, min_images)
     return (sources.with_rotations(train) if rotations else train), test
 
 
@@ -134,6 +138,25 @@ def check(source: str, split: str) -> None:
         )
     if split != "own" and source == "vinyals":
         raise DataError(f"data.source={source!r} is a split: set data.split to 'own'")
+
+
+def _without_small(train: Images, least: int) -> Images:
+    """The images of the classes that have so many; tells of what is left out."""
+    if least < 0:
+        raise DataError(f"data.min_images must not be negative, got {least}")
+    _, class_of, counts = np.unique(train.labels, return_inverse=True, return_counts=True)
+    kept = counts[class_of] >= least
+    if not kept.any():
+        raise DataError(
+            f"no class has data.min_images={least} images to train on, but at most {counts.max()}"
+        )
+    if not kept.all():
+        print(
+            f"{np.sum(counts < least)} classes of fewer than {least} images are left out of the training set, "
+            f"{np.sum(~kept)} images in all",
+            file=sys.stderr,
+        )
+    return train[kept] if not kept.all() else train
 
 
 def _check_groups(train: Images, test: Images) -> None:

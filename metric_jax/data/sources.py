@@ -142,8 +142,7 @@ def tfds(
     if not name:
         raise DataError("data.name is empty: say which TFDS set, as in --config.data.name=mnist")
     decoding.check(size, channels, crop)
-    home = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    folder = pathlib.Path(home).expanduser()
+    folder = tfds_folder(data_dir)
     there = folder / name.partition("/")[0].partition(":")[0]
     build = (
         "pip install 'metric_jax[prepare]' && python -m metric_jax.data.prepare "
@@ -192,6 +191,11 @@ def tfds(
         tuple(notes["class_names"]),
         {key: np.array(column) for key, column in notes["columns"].items()},
     )
+
+
+def tfds_folder(data_dir: str) -> pathlib.Path:
+    """The folder that holds prepared TFDS sets: the given one, else TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    return pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def with_rotations(images: Images) -> Images:

@@ -27,7 +27,7 @@ from jaxtyping import Array
 
 from metric_jax import data, diagnostics
 from metric_jax import memory as memories
-from metric_jax.data import datasets
+from metric_jax.data import datasets, samplers
 from metric_jax.distances import Distance
 from metric_jax.training import choices, devices, folders, optimizers, tracking
 from metric_jax.training import state as states
@@ -77,8 +77,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
         return results
 
     train, test = datasets.load(**config.data)
-    classes, samples = config.batch.classes, config.batch.samples
-    sampler = data.PKSampler(train.labels, classes=classes, samples=samples, seed=config.seed)
+    sampled = {key: value for key, value in config.batch.items() if key != "chunk"}
+    sampler = samplers.choose(train, **sampled, seed=config.seed)
     stream = data.batches(data.renumbered(train), sampler, count=config.steps)
     batch_size = config.batch.classes * config.batch.samples
     mesh = devices.mesh(batch_size)
@@ -191,6 +191,8 @@ def _plan(config: ml_collections.ConfigDict) -> _Plan:
     if not 0 <= config.ema < 1:
         raise RunError(f"ema must be at least 0 and less than 1, got {config.ema}")
     datasets.check(config.data.source, config.data.split)
+    batch = config.batch
+    samplers.check(batch.sampler, super_classes=batch.super_classes, neighbours=batch.neighbours)
     choices.check_model(config.model.name)
     distance = choices.distance(config.loss.distance, loss=config.loss.name)
     margin = choices.margin(config.loss.margin, loss=config.loss.name)

@@ -1,0 +1,110 @@
+"""P classes that lie close together, K images of each."""
+
+import copy
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+
+from metric_jax.data.errors import DataError
+from metric_jax.data.samplers.pk import PKSampler
+
+
+class HardClassSampler(PKSampler):
+    """Batches of classes that the model takes for each other: with each class at random its n nearest.
+
+    Where a class lies, its centre, the model must say: `with_centres`. Until then it is any P classes at random.
+
+    Example:
+        >>> labels = np.repeat(np.arange(6), 2)
+        >>> sampler = HardClassSampler(labels, neighbours=1, classes=2, samples=2, seed=0)
+        >>> centres = np.array([[0.0], [10.0], [20.0], [20.1], [10.1], [0.1]])
+        >>> [sorted(set(labels[sampler.with_centres(centres)(batch)].tolist())) for batch in range(3)]
+        [[2, 3], [1, 4], [0, 5]]
+
+    References:
+        Sohn (2016), Improved Deep Metric Learning with Multi-class N-pair Loss Objective (hard negative class mining).
+        https://papers.nips.cc/paper/6200
+        Suh, Han, Kim, Lee (2019), Stochastic Class-based Hard Example Mining for Deep Metric Learning, CVPR.
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        *,
+        neighbours: int,
+        classes: int,
+        samples: int,
+        seed: int,
+        class_names: Sequence[str] = (),
+    ):
+        """Checks that every class can fill its place.
+
+        Args:
+            labels: ``[n]``, the class of every image.
+            neighbours: n, how many of its nearest classes come with a class.
+            classes: P, how many classes make a batch.
+            samples: K, how many images of each.
+            seed: Together with the number of the batch and the centres, all that its choice depends on.
+            class_names: What class 0, 1, ... is called, for the errors.
+
+        Raises:
+            DataError: As of `PKSampler`; 1 + n that does not divide P.
+        """
+        super().__init__(labels, classes=classes, samples=samples, seed=seed, class_names=class_names)
+        if neighbours < 1 or classes % (1 + neighbours):
+            raise DataError(
+                f"batch.neighbours={neighbours} must be at least 1, and a class with its neighbours, "
+                f"{1 + neighbours}, must divide batch.classes={classes}"
+            )
+        self._neighbours = neighbours
+        self._centres: np.ndarray | None = None
+
+    def with_centres(self, centres: np.ndarray) -> Self:
+        """The sampler with classes where these centres are, ``[C, dim]``, by the classes' order; see `class_centres`.
+
+        Raises:
+            DataError: Not one centre for each class, or one that is not finite.
+        """
+        if centres.ndim != 2 or len(centres) != len(self._counts) or not np.isfinite(centres).all():
+            raise DataError(
+                f"centres must be finite and [{len(self._counts)} classes, dim], got {list(centres.shape)}"
+            )
+        other = copy.copy(self)
+        other._centres = centres.astype(np.float64)
+        return other
+
+    def _choose(self, rng: np.random.Generator) -> np.ndarray:
+        if self._centres is None:
+            return super()._choose(rng)
+        free = np.ones(len(self._counts), bool)
+        chosen: list[int] = []
+        for drawn in rng.permutation(len(self._counts)):
+            if free[drawn] and len(chosen) < self.classes:
+                distances = np.square(self._centres - self._centres[drawn]).sum(axis=1)
+                distances[drawn] = -1.0  # itself first, even beside one in the very same place
+                distances[~free] = np.inf
+                nearest = np.argsort(distances, kind="stable")[: 1 + self._neighbours]
+                free[nearest] = False
+                chosen.extend(nearest)
+        return np.array(chosen)
+
+
+def class_centres(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The mean embedding of every class, in the order of the classes' numbers.
+
+    Args:
+        embeddings: ``[n, dim]``.
+        labels: ``[n]`` integers.
+
+    Returns:
+        ``[C, dim]`` float32, summed in float64.
+
+    Example:
+        >>> class_centres(np.array([[0.0], [2.0], [5.0]]), np.array([4, 4, 1])).ravel().tolist()
+        [5.0, 1.0]
+    """
+    order = np.argsort(labels, kind="stable")
+    _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    sums = np.add.reduceat(embeddings[order].astype(np.float64), starts, axis=0)
+    return (sums / counts[:, None]).astype(np.float32)
