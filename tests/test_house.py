@@ -50,7 +50,9 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "data": ({"files"}, {"numpy", "grain"}),
     "models": (set(), CORE | {"flax"}),
     "training": (
-        BELOW_LOSSES | {"files", "interface", "losses", "diagnostics", "evaluation", "data", "models"},
+        BELOW_LOSSES
+        | {"files", "interface", "losses", "diagnostics", "evaluation", "data", "models"}
+        | {"memory", "grad_cache"},
         CORE | {"flax", "optax", "orbax", "grain", "absl", "ml_collections", "tensorboardX", "tqdm"},
     ),
 }

@@ -66,6 +66,7 @@ def test_schedule(name, own, warmup, expected):
         ({"name": "exponential"}, "optimizer.final is 0, which no exponential reaches"),
         ({"drop": 1.0}, "optimizer.drop must lie between 0 and 1, got 1.0"),
         ({"name": "step", "drops": (0.5, 1.0)}, r"optimizer.drops must be fractions.*got \(0.5, 1.0\)"),
+        ({"name": "step", "drops": ("half",)}, r"optimizer.drops must be fractions.*got \('half',\)"),
         ({"name": "step", "warmup": 2}, "optimizer.drops must be fractions of the steps, after the warm-up"),
     ],
 )

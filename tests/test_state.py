@@ -79,6 +79,7 @@ def test_the_rest_of_a_model_that_ran_has_the_places_of_that_before():
             r"unknown optimizer.freeze 'block.0', did you mean 'blocks.0'\? There is: blocks, .*, head",
         ),
         (("blocks.2",), "unknown optimizer.freeze 'blocks.2'"),
+        ((2,), "unknown optimizer.freeze '2'. There is: blocks, "),
         (("head.kernels",), "unknown optimizer.freeze 'head.kernels', did you mean 'head.kernel'"),
         (("blocks", "head"), "leaves nothing of the model to train"),
     ],

@@ -217,7 +217,7 @@ def _loss_called(key: str, name: str) -> Any:
     return _choose(key, name, {**batch_losses(), **proxy_losses()})
 
 
-def augmentation(**amounts: float | None) -> Augment | None:
+def augmentation(**amounts: Any) -> Augment | None:
     """`augment.random` with these amounts, checked; None if all are 0.
 
     Raises:

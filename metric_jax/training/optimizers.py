@@ -52,7 +52,8 @@ def schedule(
         raise RunError("optimizer.final is 0, which no exponential reaches: set it to 0.01 or so")
     if not 0 < drop < 1:
         raise RunError(f"optimizer.drop must lie between 0 and 1, got {drop}")
-    if name == "step" and not all(warmup < fraction * steps < steps for fraction in drops):
+    numbers = all(isinstance(fraction, int | float) for fraction in drops)
+    if name == "step" and not (numbers and all(warmup < fraction * steps < steps for fraction in drops)):
         raise RunError(
             f"optimizer.drops must be fractions of the steps, after the warm-up and below 1, got {tuple(drops)}"
         )

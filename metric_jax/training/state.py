@@ -91,10 +91,12 @@ def part(model: nnx.Module, frozen: Sequence[str] = ()) -> tuple[nnx.GraphDef, A
     """
     paths = [path for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))]
     prefixes = {tuple(map(str, path[:length])) for path in paths for length in range(1, len(path) + 1)}
-    stems = [tuple(name.split(".")) for name in frozen]
+    stems = [tuple(str(name).split(".")) for name in frozen]
     for name, stem in zip(frozen, stems, strict=True):
         if stem not in prefixes:
-            raise RunError(unknown("optimizer.freeze", name, [".".join(p) for p in prefixes if len(p) < 3]))
+            raise RunError(
+                unknown("optimizer.freeze", str(name), [".".join(p) for p in prefixes if len(p) < 3])
+            )
 
     def is_frozen(path: Path) -> bool:
         return any(tuple(map(str, path[: len(stem)])) == stem for stem in stems)
