@@ -2,9 +2,12 @@
 
 import importlib.machinery
 import importlib.util
+import io
 import json
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 
 import pytest
 import tensorflow_datasets as tfds
@@ -40,7 +43,13 @@ def built(monkeypatch):
         )
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", build)
+    monkeypatch.setattr(urllib.request, "urlopen", answer)
     return done
+
+
+def answer(request, timeout):
+    """A server that is there, and does not like the question."""
+    raise urllib.error.HTTPError(request.full_url, 403, "Forbidden", None, io.BytesIO())
 
 
 def test_a_set_is_built_once_in_the_format_that_is_read(tmp_path, built, capsys):
@@ -86,11 +95,27 @@ def test_a_name_that_there_is_not(tmp_path, built, capsys):
         prepare.prepare("qqqqqqqqqqqq", data_dir=str(tmp_path))
 
 
+def test_without_a_network_it_is_not_tried_for_minutes(tmp_path, built, monkeypatch):
+    def none(request, timeout):
+        assert request.get_method() == "HEAD"
+        assert timeout <= 10
+        raise urllib.error.URLError("no such host")
+
+    monkeypatch.setattr(urllib.request, "urlopen", none)
+    told = (
+        r"^cannot reach storage\.googleapis\.com \(no such host\): build the set on a machine with a network"
+    )
+    with pytest.raises(DataError, match=told):
+        prepare.prepare(NAME, data_dir=str(tmp_path))
+    assert not built
+
+
 def test_what_goes_wrong_while_it_is_built_is_told_in_one_line(tmp_path, monkeypatch):
     def fail(self):
         raise ConnectionError("no route to host\nwithin 3 tries")
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    monkeypatch.setattr(urllib.request, "urlopen", answer)
     with pytest.raises(
         DataError, match=r"^the TFDS set 'mnist' cannot be built: no route to host within 3 tries$"
     ):

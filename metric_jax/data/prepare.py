@@ -16,13 +16,17 @@ import pathlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from metric_jax.data.errors import DataError
 from metric_jax.data.sources import tfds_folder
 
 BAD_INPUT = 2
+PATIENCE = 10  # seconds that a server may take to answer
 
 
 def prepare(name: str, *, data_dir: str = "", overwrite: bool = False) -> pathlib.Path:
@@ -58,7 +62,9 @@ def prepare(name: str, *, data_dir: str = "", overwrite: bool = False) -> pathli
             f"{folder} holds a set that is broken or in another format: build it anew with --overwrite"
         )
     try:
-        _builder(tfds, name, home).download_and_prepare()
+        builder = _builder(tfds, name, home)
+        _check_reachable(builder.url_infos)
+        builder.download_and_prepare()
     except DataError:
         raise
     except Exception as error:  # whatever may be wrong with a network, a disk or a set
@@ -97,6 +103,22 @@ def _builder(tfds: Any, name: str, data_dir: str | pathlib.Path) -> Any:
         meant = f", did you mean {close[0]!r}?" if close else ":"
         raise DataError(
             f"TFDS has no set {name!r}{meant} All are in https://www.tensorflow.org/datasets/catalog"
+        ) from error
+
+
+def _check_reachable(urls: Iterable[str]) -> None:
+    """Raises a DataError if the first of the URLs is out of reach: TFDS itself would try for minutes."""
+    url = next((url for url in urls if url.startswith("http")), None)
+    if url is None:
+        return
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PATIENCE).close()
+    except urllib.error.HTTPError:  # somebody answers, if only that this is not how to ask
+        return
+    except OSError as error:
+        host, reason = urllib.parse.urlsplit(url).hostname, getattr(error, "reason", error)
+        raise DataError(
+            f"cannot reach {host} ({reason}): build the set on a machine with a network, and copy its folder here"
         ) from error
 
 
