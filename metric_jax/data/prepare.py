@@ -63,7 +63,7 @@ def prepare(name: str, *, data_dir: str = "", overwrite: bool = False) -> pathli
         )
     try:
         builder = _builder(tfds, name, home)
-        _check_reachable(builder.url_infos)
+        _check_reachable(builder.url_infos or ())
         builder.download_and_prepare()
     except DataError:
         raise
