@@ -12,13 +12,10 @@ import difflib
 import pathlib
 import signal
 import sys
+from collections.abc import Iterator
 
 from absl import app, flags, logging
-from ml_collections import config_flags
-
-from metric_jax import training
-from metric_jax.training.evaluate import table
-from metric_jax.training.folders import flatten
+from ml_collections import ConfigDict, config_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config file.", lock_config=True)
 INTERRUPTED, TERMINATED = 130, 143  # what shells expect after Ctrl-C, and after SIGTERM
@@ -28,6 +25,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; made if i
 
 def main(arguments: list[str]) -> None:
     """Runs, or says in one line why not."""
+    from metric_jax import training  # takes seconds, in which a wrong flag has long been told
+    from metric_jax.training.evaluate import table
+
     if len(arguments) > 1:
         raise app.UsageError(f"unknown argument {arguments[1]!r}")
     if not flags.FLAGS["verbosity"].present:
@@ -62,7 +62,7 @@ def unknown_key(arguments: list[str]) -> str:
     """What to say of the first ``--config.key=...`` that names no key; empty if all do."""
     from configs import base
 
-    keys = flatten(base.get_config().to_dict())
+    keys = set(names(base.get_config()))
     for argument in arguments:
         dashes, dot, key = argument.partition("=")[0].partition("config.")
         if dashes.startswith("-") and dot and key not in keys:
@@ -70,6 +70,12 @@ def unknown_key(arguments: list[str]) -> str:
             hint = f", did you mean {meant[0]!r}?" if meant else ":"
             return f"unknown config key {key!r}{hint} configs/base.py declares them all"
     return ""
+
+
+def names(config: ConfigDict) -> Iterator[str]:
+    """The keys of a config, nested ones joined with dots."""
+    for key, value in config.items():
+        yield from (f"{key}.{name}" for name in names(value)) if isinstance(value, ConfigDict) else [key]
 
 
 if __name__ == "__main__":

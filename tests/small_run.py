@@ -3,6 +3,11 @@
 import json
 import pathlib
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint.experimental.v1 as ocp
+
 from configs import digits
 
 BATCH = 16
@@ -37,3 +42,20 @@ def lines(workdir: pathlib.Path):
 def everything(folder: pathlib.Path):
     """Every file below a folder with its bytes."""
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def arrays(workdir: pathlib.Path, step: int):
+    """All that a checkpoint holds, by the names of the arrays."""
+    path = (workdir / "checkpoints" / str(step)).absolute()
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), ocp.metadata(path, "state").metadata
+    )
+    return {
+        jax.tree_util.keystr(key): np.asarray(
+            jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        )
+        for key, leaf in jax.tree_util.tree_leaves_with_path(
+            ocp.load(path, wanted, checkpointable_name="state")
+        )
+    }

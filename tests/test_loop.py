@@ -9,8 +9,7 @@ import pytest
 from small_run import config, everything, lines
 
 import metric_jax as mj
-from metric_jax.training import NonFiniteError, RunError, devices, folders, loop, reporter
-from metric_jax.training.checkpoint import Checkpoints
+from metric_jax.training import NonFiniteError, RunError, devices, loop, reporter
 
 pytestmark = pytest.mark.usefixtures("one_compilation_for_all_runs")
 
@@ -19,31 +18,10 @@ TIMES = {"seconds", "images_per_s"}
 
 
 @pytest.fixture(scope="module")
-def saved():
-    """The arrays of every state that was saved, by folder and step."""
-    states = {}
-    save = Checkpoints.save
-
-    def spied(self, state, stream, *, step, **options):
-        states[self._folder.parent, step] = jax.tree.map(
-            np.array, state._replace(key=jax.random.key_data(state.key))
-        )
-        save(self, state, stream, step=step, **options)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Checkpoints, "save", spied)
-        yield states
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, saved):
+def finished(tmp_path_factory):
     """(workdir, results) of a run that nothing disturbed."""
     workdir = tmp_path_factory.mktemp("finished") / "new" / "run"
     return workdir, mj.training.train_and_evaluate(config(), str(workdir))
-
-
-def without_times(results):
-    return {key: value for key, value in results.items() if key not in TIMES}
 
 
 def test_a_run_leaves_what_it_promises(finished):
@@ -105,47 +83,6 @@ def test_a_finished_run_only_tells_its_results(finished, monkeypatch, capsys):
     assert mj.training.train_and_evaluate(config(), str(finished[0])) == finished[1]
     assert everything(finished[0]) == before
     assert "this run is finished" in capsys.readouterr().err
-
-
-class PowerCutError(Exception):
-    pass
-
-
-@pytest.mark.parametrize("step", [1, 5, 8, 12])
-def test_T2_a_run_that_is_cut_off_resumes_to_the_same_end(finished, saved, step, tmp_path, monkeypatch):
-    report = reporter.Reporter.__call__
-
-    def cut_off(self, pending, evaluate=None):
-        report(self, pending, evaluate)
-        if pending.step == step:
-            raise PowerCutError
-
-    with monkeypatch.context() as patched:
-        patched.setattr(reporter.Reporter, "__call__", cut_off)
-        with pytest.raises(PowerCutError):
-            mj.training.train_and_evaluate(config(), str(tmp_path))
-    assert not (tmp_path / "results.json").exists()
-    results = mj.training.train_and_evaluate(config(), str(tmp_path))
-    assert without_times(results) == without_times(finished[1])
-    assert (tmp_path / "metrics.jsonl").read_bytes() == (finished[0] / "metrics.jsonl").read_bytes()
-    jax.tree.map(np.testing.assert_array_equal, saved[tmp_path, 12], saved[finished[0], 12])
-
-
-def test_T2_killed_between_the_last_checkpoint_and_the_results(finished, tmp_path, monkeypatch):
-    write = folders.write_json
-
-    def cut_off(path, content):
-        if path.name == "results.json":
-            raise PowerCutError
-        write(path, content)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(folders, "write_json", cut_off)
-        with pytest.raises(PowerCutError):
-            mj.training.train_and_evaluate(config(), str(tmp_path))
-    results = mj.training.train_and_evaluate(config(), str(tmp_path))
-    assert without_times(results) == without_times(finished[1])
-    assert results["images_per_s"] > 0
 
 
 def test_metrics_are_read_once_the_next_step_is_on_its_way(tmp_path, monkeypatch):

@@ -79,9 +79,10 @@ class _Lines:
             )  # what could not be written is not kept to be tried again
 
     def write(self, content: Mapping[str, float | bool]) -> None:
-        line = json.dumps(content, allow_nan=False) + "\n"
+        left = memoryview((json.dumps(content, allow_nan=False) + "\n").encode())
         with folders.writing(self._path):
-            self._file.write(line.encode())
+            while left:  # a disk may have room for a part
+                left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
