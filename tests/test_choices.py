@@ -52,10 +52,18 @@ def test_a_loss_that_is_given_nothing_keeps_its_defaults(name):
     assert value(bound) == getattr(mj, name)(ROWS, LABELS, reduction="sum")
 
 
-def test_a_proxy_loss_gets_its_options_and_its_proxies():
+@pytest.mark.parametrize("name", choices.proxy_losses())
+def test_a_proxy_loss_that_is_given_nothing_keeps_its_defaults(name):
+    bound = choices.loss(name, centers=2 if getattr(mj, name).centers else None)
+    params = bound.init(jax.random.key(0), classes=3, dim=3)
+    assert bound(ROWS, LABELS, params, step=jnp.int32(0)) == getattr(mj, name)(
+        ROWS, LABELS, params["proxies"]
+    )
+
+
+def test_a_proxy_loss_gets_its_options():
     bound = choices.loss("proxy_anchor_loss", margin=0.3, reduction="sum")
     assert value(bound) == mj.proxy_anchor_loss(ROWS, LABELS, PROXIES, margin=0.3, reduction="sum")
-    assert choices.loss("soft_triple_loss", centers=2).proxies == (2,)
     assert choices.loss("sphereface_loss", margin=3.0).loss.keywords["margin"] == 3
 
 
