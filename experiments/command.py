@@ -14,7 +14,7 @@ from metric_jax.training import USER_ERRORS
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # what shells expect after Ctrl-C
-NEEDED = ("workdir", "out", "gallery")  # flags that a script cannot do without, if it has them
+NEEDED = ("config", "workdir", "out", "gallery")  # flags that a script cannot do without, if it has them
 
 
 def start(
@@ -33,7 +33,7 @@ def start(
     wants_help = flags.DEFINE_bool("help", False, "Tells this.", flag_values=known)
     try:
         arguments = known(sys.argv)[1:]
-    except flags.Error as error:
+    except (flags.Error, AttributeError) as error:  # the latter of a key that a config does not have
         stop(name, " ".join(str(error).split()))
     if wants_help.value:
         print(usage, known.main_module_help(), sep="\n")

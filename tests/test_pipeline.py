@@ -1,12 +1,13 @@
 """The stream of batches: what the sampler says, once each, from wherever it is entered."""
 
+import dataclasses
 import json
 import time
 
 import numpy as np
 import pytest
 
-from metric_jax.data import DataError, PKSampler, batches, sources
+from metric_jax.data import DataError, PKSampler, batches, samplers, sources
 
 COUNT = 12
 
@@ -31,6 +32,30 @@ def check(found, digits, sampler, numbers):
 
 def test_the_stream_is_what_the_sampler_says(digits, sampler):
     check(list(batches(digits, sampler, count=COUNT)), digits, sampler, range(COUNT))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("kind", ["pk", "class_balanced"])
+def test_the_stream_is_the_same_for_any_number_of_threads_and_resumes(digits, threads, kind):
+    drawn = samplers.choose(digits, kind, classes=3, samples=2, seed=5)
+
+    def late_at_times(number):
+        time.sleep(0.01 * (number % 3 == 0))  # so that a later batch is ready first
+        return drawn(number)
+
+    stream = batches(digits, late_at_times, count=COUNT, threads=threads)
+    check([next(stream) for _ in range(5)], digits, drawn, range(5))
+    resumed = batches(digits, late_at_times, count=COUNT, threads=6 - threads)
+    resumed.set_state(json.loads(json.dumps(stream.get_state())))
+    check(list(resumed), digits, drawn, range(5, COUNT))
+
+
+def test_images_that_are_mapped_into_memory_make_the_same_batches(digits, sampler, tmp_path):
+    np.save(tmp_path / "images.npy", digits.images)
+    mapped = dataclasses.replace(digits, images=np.load(tmp_path / "images.npy", mmap_mode="r"))
+    found = list(batches(mapped, sampler, count=COUNT))
+    check(found, digits, sampler, range(COUNT))
+    assert not isinstance(found[0].images.base, np.memmap)  # read, not to be read when it is needed
 
 
 def test_two_streams_are_equal_and_do_not_meet(digits, sampler):

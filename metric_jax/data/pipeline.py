@@ -14,7 +14,7 @@ from metric_jax.data.sources import Images
 
 
 def batches(
-    images: Images, sampler: Callable[[int], np.ndarray], *, count: int
+    images: Images, sampler: Callable[[int], np.ndarray], *, count: int, threads: int = 1
 ) -> grain.DatasetIterator[Images]:
     """The first ``count`` batches of a sampler.
 
@@ -22,9 +22,11 @@ def batches(
         images: What the sampler's indices refer to.
         sampler: From the number of a batch to the indices of its images.
         count: How many batches there are.
+        threads: How many fetch batches. The stream is the same; more than one are for images that a cache maps from a
+            disk that is slow.
 
     Returns:
-        An iterator over `Images`, with ``get_state`` and ``set_state``. Two are fetched in advance.
+        An iterator over `Images`, with ``get_state`` and ``set_state``. Two are fetched in advance by every thread.
 
     Raises:
         DataError: There is no batch.
@@ -38,5 +40,5 @@ def batches(
     if count < 1:
         raise DataError(f"a stream needs at least one batch, got count={count}")
     numbers = grain.MapDataset.range(count)
-    fetch = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    fetch = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(numbers.map(lambda batch: images[sampler(batch)]).to_iter_dataset(fetch))

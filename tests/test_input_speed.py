@@ -1,0 +1,50 @@
+"""The speed of the input beside that of the training."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from small_run import config
+
+from experiments import input_speed
+from metric_jax.training import RunError
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def test_both_are_measured_and_told(capsys):
+    found = input_speed.main(config(), steps=6)
+    assert found["input"] > 0
+    assert found["training"] > 0
+    assert found["waiting"] >= 0
+    told = capsys.readouterr().out
+    assert f"batches of 16 images: the input alone makes {found['input']:,.0f} images/s" in told
+    assert re.search(r"waits for data \d+\.\d% of a step;\nthe input is \d+\.\d times as fast", told)
+
+
+def test_the_first_batch_is_not_timed():
+    assert len(input_speed.batch_seconds(config(steps=5))) == 4
+    with pytest.raises(RunError, match="--steps must be at least 2, got 1: the first is not timed"):
+        input_speed.main(config(), steps=1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ([], "--config must be given: --help tells more"),
+        (
+            ["--config=configs/digits.py", "--config.batch.clases=2"],
+            'Did you mean "classes" instead of "clases"?',
+        ),
+        (["--config=configs/digits.py", "--config.data.source=digit"], "did you mean 'digits'?"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(flags, told):
+    command = [sys.executable, "experiments/input_speed.py", *flags]
+    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert done.stderr.startswith("input_speed: ")
+    assert done.stderr.count("\n") == 1
