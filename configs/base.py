@@ -77,13 +77,21 @@ def get_config() -> ConfigDict:
     config.augment.cutout = 0.0  # side of what is hidden, as a fraction of the image's
     config.augment.cutout_fill = placeholder(float)  # brightness of what is hidden; None: noise
 
-    config.model = ConfigDict()
-    config.model.name = "convnet"
-    config.model.width = 64  # channels
-    config.model.dim = 64  # of the embedding
-    config.model.blocks = 4
-    config.model.norm = "batch"  # or "group"
+    config.model = ConfigDict()  # what is None is the model's own default; a model refuses what it does not have
+    config.model.name = "convnet"  # or "resnet18", "resnet50", "vit_small", "vit_base", "convnext_tiny"
+    config.model.pretrained = ""  # a safetensors file of weights to begin with, named as in timm or torchvision
+    config.model.dtype = "float32"  # or "bfloat16": what is computed in
     config.model.normalise = True  # embeddings of length 1
+    config.model.dim = 64  # of the embedding
+    config.model.width = placeholder(int)  # channels
+    config.model.blocks = placeholder(int)  # of convnet, vit
+    config.model.depths = placeholder(tuple)  # blocks of each stage, of resnet, convnext
+    config.model.norm = placeholder(str)  # "batch" or "group", of convnet
+    config.model.neck = placeholder(bool)  # a BatchNorm behind the head, of the others
+    config.model.patch = placeholder(int)  # side of a patch, of vit
+    config.model.heads = placeholder(int)  # of attention, of vit
+    config.model.mean = placeholder(tuple)  # subtracted from red, green, blue, of all but convnet
+    config.model.std = placeholder(tuple)  # what they are then divided by
 
     config.loss = ConfigDict()  # what is None is the loss's own default; a loss refuses what it does not have
     config.loss.name = "batch_hard_triplet_loss"  # or "proxy_anchor_loss", which learns proxies, or ...

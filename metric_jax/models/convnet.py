@@ -19,10 +19,13 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array
+
+from metric_jax.models import network
+from metric_jax.models.network import Network
 
 
-class ConvNet(nnx.Module):
+class ConvNet(Network):
     """Images to embeddings, by blocks of convolution, norm, ReLU and max-pool.
 
     Example:
@@ -50,6 +53,7 @@ class ConvNet(nnx.Module):
         blocks: int = 4,
         norm: str = "batch",
         normalise: bool = True,
+        dtype: str = "float32",
         rngs: nnx.Rngs,
     ):
         """Draws the parameters.
@@ -62,72 +66,51 @@ class ConvNet(nnx.Module):
             norm: ``"batch"``, in the blocks and, without scale and bias, behind the head; or ``"group"``, in the blocks
                 alone, of 8 groups or the most below that divide 8 and the width.
             normalise: Whether embeddings are scaled to length 1.
+            dtype: ``"float32"`` or ``"bfloat16"``, what is computed in; parameters and embeddings are float32.
             rngs: Where the parameters are drawn from.
 
         Raises:
-            ValueError: An unknown norm, a number below 1, an image shape that is none.
+            ValueError: An unknown norm or type, a number below 1, an image shape that is none.
         """
-        for name, number in {"width": width, "dim": dim, "blocks": blocks}.items():
-            if number < 1:
-                raise ValueError(f"model.{name} must be at least 1, got {number}")
+        network.check_image_shape(image_shape)
+        network.check_sizes(width=width, dim=dim, blocks=blocks)
+        network.check_dtype(dtype)
         if norm not in ("batch", "group"):
             raise ValueError(f"model.norm must be 'batch' or 'group', got {norm!r}")
-        if len(image_shape) != 3 or min(image_shape) < 1:
-            raise ValueError(f"image_shape must be (height, width, channels), got {tuple(image_shape)}")
-        self.image_shape = tuple(image_shape)
+        self.dtype = dtype
         height, breadth, channels = image_shape
         self.blocks: nnx.List[Block] = nnx.List([])
         for _ in range(blocks):
-            self.blocks.append(Block(channels, width, norm=norm, rngs=rngs))
+            self.blocks.append(Block(channels, width, norm=norm, dtype=dtype, rngs=rngs))
             height, breadth, channels = _pooled(height), _pooled(breadth), width
-        self.head = nnx.Linear(height * breadth * channels, dim, rngs=rngs)
-        self.neck = (
-            nnx.BatchNorm(dim, momentum=0.9, use_scale=False, use_bias=False, rngs=rngs)
-            if norm == "batch"
-            else None
+        super().__init__(
+            image_shape,
+            height * breadth * channels,
+            dim=dim,
+            neck=norm == "batch",
+            normalise=normalise,
+            rngs=rngs,
         )
-        self.normalise = normalise
 
-    def __call__(
-        self, images: Float[Array, "batch height width channels"], *, train: bool = False
-    ) -> Float[Array, "batch dim"]:
-        """Embeds images.
-
-        Args:
-            images: ``[batch, height, width, channels]`` in [0, 1].
-            train: Whether BatchNorm uses this batch's mean and variance, and updates its running ones.
-
-        Returns:
-            ``[batch, dim]``.
-
-        Raises:
-            TypeError: Images that are not floating.
-            ValueError: Images of another shape than the network was made for.
-        """
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise TypeError(f"images must be floating, got {images.dtype}: divide bytes by 255 first")
-        if images.shape[1:] != self.image_shape:
-            expected = ["batch", *self.image_shape]
-            raise ValueError(f"images must be [{', '.join(map(str, expected))}], got {list(images.shape)}")
-        features = images
+    def features(self, images: Array, *, train: bool) -> Array:
+        """``[batch, features]``: every channel of every pixel that the last block leaves."""
+        x = images.astype(self.dtype)
         for block in self.blocks:
-            features = block(features, train=train)
-        embeddings = self.head(features.reshape(features.shape[0], -1))
-        if self.neck is not None:
-            embeddings = self.neck(embeddings, use_running_average=not train)
-        return _unit(embeddings) if self.normalise else embeddings
+            x = block(x, train=train)
+        return x.reshape(len(x), -1)
 
 
 class Block(nnx.Module):
     """Convolution, norm, ReLU, and a max-pool along every side that can still be halved."""
 
-    def __init__(self, channels: int, width: int, *, norm: str, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(channels, width, kernel_size=(3, 3), use_bias=False, rngs=rngs)
+    def __init__(self, channels: int, width: int, *, norm: str, dtype: str, rngs: nnx.Rngs):
+        computed = jnp.dtype(dtype)
+        self.conv = nnx.Conv(channels, width, kernel_size=(3, 3), use_bias=False, dtype=computed, rngs=rngs)
         self.norm: nnx.BatchNorm | nnx.GroupNorm
         if norm == "batch":
-            self.norm = nnx.BatchNorm(width, momentum=0.9, rngs=rngs)
+            self.norm = nnx.BatchNorm(width, momentum=0.9, dtype=computed, rngs=rngs)
         else:
-            self.norm = nnx.GroupNorm(width, num_groups=math.gcd(width, 8), rngs=rngs)
+            self.norm = nnx.GroupNorm(width, num_groups=math.gcd(width, 8), dtype=computed, rngs=rngs)
 
     def __call__(self, x: Array, *, train: bool) -> Array:
         """From ``[batch, height, width, channels]`` to half the height and breadth, ``width`` channels."""
@@ -150,9 +133,3 @@ def _max_pool(x: Array) -> Array:
 
 def _pooled(side: int) -> int:
     return max(1, side // 2)
-
-
-def _unit(x: Array) -> Array:
-    """Rows of length 1; a zero row stays zero, with a finite gradient."""
-    squared = jnp.sum(x * x, axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(squared, 1e-12))

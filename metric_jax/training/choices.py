@@ -7,6 +7,7 @@ import functools
 import importlib
 import inspect
 import math
+import pathlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -230,31 +231,50 @@ def augmentation(**amounts: Any) -> Augment | None:
     return bound
 
 
-def check_model(name: str) -> None:
-    """Raises a RunError for an unknown model."""
+def check_model(name: str, *, pretrained: str = "", **options: Any) -> None:
+    """Raises a RunError for an unknown model, an option that it does not have, or weights that are not there."""
     _choose("model.name", name, models.MODELS)
+    known = models.options(name)
+    for key, value in options.items():
+        if value is not None and key not in known:
+            raise RunError(
+                f"model {name!r} refuses its options: it has no {key}, so leave model.{key} alone; it has "
+                f"{', '.join(known)}"
+            )
+    if pretrained and not pathlib.Path(pretrained).is_file():
+        raise RunError(f"model.pretrained: there is no file {pretrained}")
 
 
-def model(name: str, image_shape: tuple[int, ...], *, key: Array, **options: Any) -> nnx.Module:
+def model(
+    name: str, image_shape: tuple[int, ...], *, key: Array, pretrained: str = "", **options: Any
+) -> nnx.Module:
     """A new model of that name for images of that shape.
 
     Args:
         name: What `metric_jax.models.MODELS` calls it.
         image_shape: (height, width, channels).
         key: Where its parameters are drawn from.
-        options: The model's own.
+        pretrained: A file of weights for `metric_jax.models.load_pretrained`; none if empty.
+        options: The model's own. None leaves an option at the model's default.
 
     Returns:
         The model.
 
     Raises:
-        RunError: An unknown name, or options that the model refuses.
+        RunError: An unknown name, options that the model refuses, or weights that are not its own.
     """
-    constructor = _choose("model.name", name, models.MODELS)
+    check_model(name, pretrained=pretrained, **options)
+    chosen = {option: value for option, value in options.items() if value is not None}
     try:
-        return constructor(image_shape, rngs=nnx.Rngs(key), **options)
+        made = models.MODELS[name](image_shape, rngs=nnx.Rngs(key), **chosen)
     except (TypeError, ValueError) as error:
         raise RunError(f"model {name!r} refuses its options: {error}") from error
+    if pretrained:
+        try:
+            models.load_pretrained(made, pretrained)
+        except ValueError as error:
+            raise RunError(f"model.pretrained: {error}") from error
+    return made
 
 
 def _choose(key: str, name: str, known: Mapping[str, Any]) -> Any:
