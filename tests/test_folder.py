@@ -101,6 +101,7 @@ def test_size_and_channels(tmp_path):
 
 
 FAULTS = {
+    "Ada/denied.png": "Permission denied",
     "Ada/empty.jpg": "an empty file",
     "Ada/huge.png": "decompression bomb",
     "Ada/link.png": "a link that leads nowhere",
@@ -119,9 +120,18 @@ FAULTS = {
 
 
 @pytest.fixture
-def faulty(people, tmp_path):
+def faulty(people, tmp_path, monkeypatch):
     """The same people, among all that can be wrong."""
     root, pictures = people
+    save(root / "Ada/denied.png", picture(52))
+    whole = pathlib.Path.read_bytes
+
+    def deny(path):  # whoever runs the tests as root may read everything
+        if path.name == "denied.png":
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(pathlib.Path, "read_bytes", deny)
     (tmp_path / "elsewhere").mkdir()
     save(tmp_path / "elsewhere/secret.png", picture(50))
     (root / "Ada/empty.jpg").touch()
