@@ -1,0 +1,25 @@
+r"""Omniglot in the split of few-shot learning (Vinyals et al. 2016, https://arxiv.org/abs/1606.04080).
+
+    python experiments/train.py --config=configs/omniglot_vinyals.py --workdir=runs/omniglot_vinyals \
+        --config.data.root=SPLIT_FOLDER --config.data.data_dir=TFDS_FOLDER
+
+SPLIT_FOLDER holds trainval.txt and test.txt as Prototypical Networks (Snell et al. 2017) has them: 1,200 characters to
+train on and 423 others to test on, of all alphabets, each turned by 0, 90, 180 and 270 degrees into four classes, at
+28×28. To choose by: --config.data.train_split=train --config.data.test_split=val.
+
+Unlike in configs/omniglot.py, the characters of an alphabet stand on both sides, and turned ones are tested on too.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import omniglot
+
+
+def get_config() -> ConfigDict:
+    """As Omniglot's own split, but for the data."""
+    config = omniglot.get_config()
+    config.data.source = "vinyals"
+    config.data.name = ""
+    config.data.train_split = "trainval"
+    config.data.rotations = False  # the split has turned classes already
+    return config
