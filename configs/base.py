@@ -77,9 +77,9 @@ def get_config() -> ConfigDict:
     config.augment.cutout = 0.0  # side of what is hidden, as a fraction of the image's
     config.augment.cutout_fill = placeholder(float)  # brightness of what is hidden; None: noise
 
-    config.model = ConfigDict()  # what is None is the model's own default; a model refuses what it does not have
+    config.model = ConfigDict()  # None is the model's own default; a model refuses what it does not have
     config.model.name = "convnet"  # or "resnet18", "resnet50", "vit_small", "vit_base", "convnext_tiny"
-    config.model.pretrained = ""  # a safetensors file of weights to begin with, named as in timm or torchvision
+    config.model.pretrained = ""  # a safetensors file to begin with, its tensors as of timm or torchvision
     config.model.dtype = "float32"  # or "bfloat16": what is computed in
     config.model.normalise = True  # embeddings of length 1
     config.model.dim = 64  # of the embedding
