@@ -138,9 +138,8 @@ def loss(
     if bool(before) != bool(before_steps):
         raise RunError(f"loss.before={before!r} and loss.before_steps={before_steps}: set both or neither")
     learned = {key: _learned(name, key, {**known, **chosen}.get(key)) for key in trainable}
-    fixed = {key: value for key, value in chosen.items() if key not in learned}
     objective = Objective(
-        loss=functools.partial(function, reduction=reduction, **fixed),
+        loss=functools.partial(function, reduction=reduction, **chosen),
         learned=learned,
         proxies=_centers(name, centers) if has_proxies or centers is not None else None,
         memory_start=memory_start,
