@@ -20,6 +20,9 @@ from ml_collections import ConfigDict, config_flags
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config file.", lock_config=True)
 INTERRUPTED, TERMINATED = 130, 143  # what shells expect after Ctrl-C, and after SIGTERM
 
+COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of the first of several processes.")
+PROCESSES = flags.DEFINE_integer("processes", None, "How many processes train together.")
+PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; made if it is not there.")
 
 
@@ -33,6 +36,7 @@ def main(arguments: list[str]) -> None:
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.FATAL)  # Orbax tells of every file, and a page of what fails
     try:
+        training.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
         results = training.train_and_evaluate(CONFIG.value, WORKDIR.value)
     except training.StoppedError as stopped:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one that comes now is about what is done already
@@ -43,7 +47,8 @@ def main(arguments: list[str]) -> None:
     except KeyboardInterrupt:
         print("train: interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    print(table(results))
+    if training.is_first():
+        print(table(results))
 
 
 def parse(arguments: list[str]) -> list[str]:

@@ -26,13 +26,14 @@ from typing import Any, Self
 import grain
 import orbax.checkpoint.experimental.v1 as ocp
 
-from metric_jax.training import folders, manifest
+from metric_jax.training import folders, manifest, processes
 from metric_jax.training.errors import RunError
 from metric_jax.training.signals import uninterrupted
 from metric_jax.training.state import TrainState, like
 from metric_jax.training.stored import NOTES, STATE, load, steps
 
 PARTIAL, DAMAGED = ".partial", ".damaged"
+NONE = -1  # no step
 
 
 class Checkpoints:
@@ -48,10 +49,12 @@ class Checkpoints:
         self._folder, self._keep = folder.absolute(), keep
         self._background = concurrent.futures.ThreadPoolExecutor(max_workers=1)
         self._saving: concurrent.futures.Future[None] | None = None
-        with folders.writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            for unfinished in folder.glob(f"*{PARTIAL}*"):
-                shutil.rmtree(unfinished)
+        if processes.is_first():
+            with folders.writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                for unfinished in folder.glob(f"*{PARTIAL}*"):
+                    shutil.rmtree(unfinished)
+        processes.together(0)  # none looks before that is done
 
     def __enter__(self) -> Self:
         return self
@@ -127,6 +130,19 @@ class Checkpoints:
         Raises:
             RunError: All are damaged, or it is of another state.
         """
+        step, faults = (
+            self._newest_whole() if processes.is_first() else (NONE, "the first process tells more")
+        )
+        step = processes.together(step)
+        if step == NONE:
+            raise RunError(f"no checkpoint in {self._folder} is whole ({faults}): choose another --workdir")
+        path = self._folder / str(step)
+        content = folders.read_json(path / NOTES)
+        stream.set_state(content["stream"])
+        return load(path, like(state)), content["notes"]
+
+    def _newest_whole(self) -> tuple[int, str]:
+        """Its step, newer ones being set aside; or `NONE`, and what is wrong with all of them."""
         damaged: dict[int, RunError] = {}
         for step in reversed(steps(self._folder)):
             path = self._folder / str(step)
@@ -142,11 +158,8 @@ class Checkpoints:
                     (self._folder / str(number)).rename(aside)
                 told = f"checkpoint {number} is damaged ({fault}), and now {aside}"
                 print(f"{told}: going on from step {step}", file=sys.stderr)
-            content = folders.read_json(path / NOTES)
-            stream.set_state(content["stream"])
-            return load(path, like(state)), content["notes"]
-        faults = "; ".join(f"{step}: {fault}" for step, fault in damaged.items())
-        raise RunError(f"no checkpoint in {self._folder} is whole ({faults}): choose another --workdir")
+            return step, ""
+        return NONE, "; ".join(f"{step}: {fault}" for step, fault in damaged.items())
 
     def describe_latest(self) -> str:
         """Where the newest one is, for a message; waits for one that is being saved."""
@@ -161,6 +174,8 @@ class Checkpoints:
         """What happens in the background."""
         with self._told(path):
             arrays.result()
+            if not processes.is_first():
+                return
             folders.write_json(path / NOTES, content)
             manifest.write(path)
             path.rename(path.with_suffix(""))

@@ -1,4 +1,4 @@
-"""Data parallel: the batch lies spread over all devices, the state on each of them, or spread too.
+"""Data parallel: the batch lies spread over all devices, of all processes; the state on each of them, or spread too.
 
 Nothing else has to be said. The step is written for one device and plainly jitted; XLA sees how its arguments lie and
 adds the communication. So the loss is that of the global batch, every anchor is compared with all of it, and the
@@ -14,15 +14,25 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from metric_jax.training.errors import RunError
+
 
 def mesh(batch_size: int) -> Mesh:
-    """A mesh of one axis over as many of the devices present as divide the batch.
+    """A mesh of one axis over as many of the devices present as divide the batch; over all, with several processes.
+
+    Raises:
+        RunError: There are several processes, and all their devices do not divide the batch.
 
     Example:
         >>> mesh(12).size, mesh(7).size  # of 8 devices
         (6, 7)
     """
     count = max(n for n in range(1, jax.device_count() + 1) if batch_size % n == 0)
+    if jax.process_count() > 1 and count < jax.device_count():
+        raise RunError(
+            f"the {batch_size} images of a batch cannot be shared out among {jax.device_count()} devices of "
+            f"{jax.process_count()} processes: choose batch.classes * batch.samples as a multiple of these"
+        )
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
 
 
@@ -63,6 +73,17 @@ def layout(state: Any, mesh: Mesh, *, sharded: bool) -> Any:
     return jax.tree.map(one, state)
 
 
-def place(batch: Any, mesh: Mesh) -> Any:
-    """A batch, an array or a pytree of them, spread over the devices."""
-    return jax.device_put(batch, spread(mesh))
+def arrange(state: Any, layout: Any) -> Any:
+    """A state, the same in every process, as `layout` says."""
+    return jax.jit(lambda state: state, out_shardings=layout)(state)
+
+
+def place(part: Any, mesh: Mesh) -> Any:
+    """A batch spread over the devices: an array, or a pytree of them, of which every process has `own_part`."""
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(spread(mesh), x), part)
+
+
+def own_part(batch: Any) -> Any:
+    """The rows of an array that this process's devices hold once it is placed."""
+    size = len(batch) // jax.process_count()
+    return batch[jax.process_index() * size :][:size]

@@ -40,7 +40,7 @@ class Evaluator:
             batch_size: How many images to embed at a time, rounded up to what the devices can share.
             mesh: Where a batch is spread over.
         """
-        self._embed = make_embed(graphdef)
+        self._embed = jax.jit(make_embed(graphdef), out_shardings=devices.replicated(mesh))
         self._test, self._distance, self._mesh = test, distance, mesh
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._last: tuple[int, dict[str, float]] = (-1, {})
@@ -92,7 +92,7 @@ def in_batches(apply: Callable[[Array], Array], images: np.ndarray, *, size: int
     for start in range(0, len(images), size):
         batch = images[start : start + size]
         padding = [(0, size - len(batch)), *[(0, 0)] * (images.ndim - 1)]
-        placed = devices.place(np.pad(batch, padding), mesh)
+        placed = devices.place(devices.own_part(np.pad(batch, padding)), mesh)
         parts.append(np.asarray(apply(placed))[: len(batch)])
     return np.concatenate(parts)
 

@@ -29,7 +29,7 @@ from metric_jax import data, diagnostics
 from metric_jax import memory as memories
 from metric_jax.data import datasets, samplers
 from metric_jax.distances import Distance
-from metric_jax.training import choices, devices, folders, optimizers, tracking
+from metric_jax.training import choices, devices, folders, optimizers, processes, tracking
 from metric_jax.training import state as states
 from metric_jax.training.best import Best
 from metric_jax.training.checkpoint import Checkpoints
@@ -78,7 +78,11 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
 
     train, test = datasets.load(**config.data)
     sampled = {key: value for key, value in config.batch.items() if key != "chunk"}
-    sampler = samplers.choose(train, **sampled, seed=config.seed)
+    sampler = samplers.shard(
+        samplers.choose(train, **sampled, seed=config.seed),
+        index=jax.process_index(),
+        count=jax.process_count(),
+    )
     stream = data.batches(data.renumbered(train), sampler, count=config.steps)
     batch_size = config.batch.classes * config.batch.samples
     mesh = devices.mesh(batch_size)
@@ -87,7 +91,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
     )
     evaluator = Evaluator(graphdef, test, distance=plan.distance, batch_size=config.eval_batch, mesh=mesh)
 
-    folders.claim(folder, config.to_dict())
+    if processes.is_first():
+        folders.claim(folder, config.to_dict())
     with contextlib.ExitStack() as stack:
         termination = stack.enter_context(Termination())
         checkpoints = stack.enter_context(
@@ -98,8 +103,10 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
             clock.resume(notes["clock"])
             best.resume(notes["best"])
         done = int(state.step)
-        tracker = tracking.start(config.wandb, folder, config.to_dict())
-        writer = stack.enter_context(MetricsWriter(folder, after=done, tracker=tracker))
+        writer = None
+        if processes.is_first():
+            tracker = tracking.start(config.wandb, folder, config.to_dict())
+            writer = stack.enter_context(MetricsWriter(folder, after=done, tracker=tracker))
         progress = stack.enter_context(Progress(clock, steps=config.steps, done=done, batch_size=batch_size))
         progress.say(
             f"{len(train)} images of {len(set(train.labels))} classes to train on, {len(test)} of "
@@ -134,7 +141,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
             if pending:
                 report(pending)
             pending = Pending(step, output, diagnosed)
-            stops = termination.asked
+            stops = termination.asked or processes.asked_to_end(step)
             if evaluates or saves or stops:
                 report(pending, functools.partial(evaluator, state) if evaluates else None)
                 pending = None
@@ -156,7 +163,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
             "seconds": round(clock.seconds, 1),
         }
         checkpoints.wait()  # a run that has results has its last checkpoint
-        folders.write_json(folder / folders.RESULTS, results)
+        if processes.is_first():
+            folders.write_json(folder / folders.RESULTS, results)
     return results
 
 
@@ -264,7 +272,7 @@ def _build(
         mesh=mesh,
         layout=layout,
     )
-    state = jax.device_put(state, layout)
+    state = devices.arrange(state, layout)
     images, labels = (
         jax.ShapeDtypeStruct(shape, dtype, sharding=devices.spread(mesh))
         for shape, dtype in ((batch_shape, jnp.uint8), (batch_shape[:1], jnp.int32))

@@ -11,6 +11,8 @@ from typing import Self
 import jax
 from tqdm import tqdm
 
+from metric_jax.training import processes
+
 
 class Clock:
     """How long a run takes, over all its sessions, and how fast its steps are.
@@ -70,7 +72,7 @@ class Clock:
 
 
 class Progress:
-    """On a terminal a bar; in a pipe or a file a line per logged step."""
+    """On a terminal a bar; in a pipe or a file a line per logged step; of several processes the first alone tells."""
 
     def __init__(self, clock: Clock, *, steps: int, done: int, batch_size: int):
         """Starts a bar, if this is a terminal.
@@ -82,7 +84,10 @@ class Progress:
             batch_size: Images in a step.
         """
         self._clock, self._steps, self._batch_size = clock, steps, batch_size
-        self._bar = tqdm(total=steps, initial=done, unit="step", disable=not sys.stderr.isatty())
+        self._tells = processes.is_first()
+        self._bar = tqdm(
+            total=steps, initial=done, unit="step", disable=not (self._tells and sys.stderr.isatty())
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -92,8 +97,9 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line of its own."""
-        self._bar.clear()
-        print(text, file=sys.stderr, flush=True)
+        if self._tells:
+            self._bar.clear()
+            print(text, file=sys.stderr, flush=True)
 
     def advance(self) -> None:
         """A step is done."""

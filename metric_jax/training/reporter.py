@@ -27,7 +27,7 @@ class Reporter:
 
     def __init__(
         self,
-        writer: MetricsWriter,
+        writer: MetricsWriter | None,
         progress: Progress,
         clock: Clock,
         learning_rate: optax.Schedule,
@@ -38,7 +38,7 @@ class Reporter:
         """Reads nothing yet.
 
         Args:
-            writer: The log.
+            writer: The log; None in a process that keeps none.
             progress: The screen.
             clock: Is told of every step.
             learning_rate: The schedule, to log it.
@@ -73,7 +73,8 @@ class Reporter:
         }
         self._progress.show(step, metrics)
         found = evaluate() if evaluate else {}
-        self._writer.write(step, metrics | found, speed=self._clock.speed(self._batch_size) | memory())
+        if self._writer is not None:
+            self._writer.write(step, metrics | found, speed=self._clock.speed(self._batch_size) | memory())
         if found:
             self._progress.say(
                 f"step {step}: map_at_r {found['map_at_r']:.4f}, recall@1 {found['recall@1']:.4f}"

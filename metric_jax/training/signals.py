@@ -1,8 +1,9 @@
 """Signals that ask a run to end, at a moment that suits it.
 
 SIGTERM is how a cluster takes a machine away, and how a shell's `kill` asks: the run ends after the step that it is in,
-with a checkpoint. SIGINT, Ctrl-C, ends it at once, but for what must not be cut off. Only a process's main thread gets
-signals; in any other nothing here does anything.
+with a checkpoint. Where several processes train together JAX listens itself, so that all end after the same step.
+SIGINT, Ctrl-C, ends a run at once, but for what must not be cut off. Only a process's main thread gets signals; in any
+other nothing here does anything.
 """
 
 import contextlib
@@ -11,6 +12,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any, Self
 
+import jax
+
 
 class Termination:
     """Notes SIGTERM while it is entered, however often it comes; the run looks at ``asked`` after every step."""
@@ -18,13 +21,16 @@ class Termination:
     asked = False
 
     def __enter__(self) -> Self:
-        if _in_main_thread():
+        if self._listens():
             self._before: Any = signal.signal(signal.SIGTERM, self._ask)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if _in_main_thread():
+        if self._listens():
             signal.signal(signal.SIGTERM, self._before)
+
+    def _listens(self) -> bool:
+        return _in_main_thread() and jax.process_count() == 1
 
     def _ask(self, *_: object) -> None:
         self.asked = True
