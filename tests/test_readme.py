@@ -9,7 +9,10 @@ import pytest
 README = Path(__file__).parent.parent / "README.md"
 PAGES = [
     README,
-    *(README.parent / "docs" / name for name in ("own_loss.md", "evaluation.md", "augmentation.md")),
+    *(
+        README.parent / "docs" / name
+        for name in ("own_loss.md", "evaluation.md", "augmentation.md", "data.md")
+    ),
 ]
 
 
