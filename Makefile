@@ -23,7 +23,7 @@ test: lint  ## lint, check types, run tests and doctests on all cores; ARGS= goe
 	$(BIN)/python -m pytest --ignore=tests/oracles --numprocesses=auto --dist=loadgroup $(ARGS)
 
 test-oracles: $(VENV)/.oracle  ## compare with pytorch-metric-learning and faiss
-	$(BIN)/python -m pytest tests/oracles tests/test_scripts.py -k "oracles or search" $(ARGS)
+	$(BIN)/python -m pytest tests/oracles tests/test_search.py $(ARGS)
 
 lint: $(VENV)/.locked  ## ruff, its formatter, mypy
 	$(BIN)/ruff check .

@@ -80,8 +80,7 @@ def main(
             raise RunError("--images is a folder of its own: leave --part and --data, or --images")
         found = folder.find(images, option="--images")
         run = open_run(workdir, checkpoint)
-        crop = run.config["data"].get("crop", False)
-        work = of_folder(found, run.image_shape, crop=crop, skip_bad=skip_bad)
+        work = of_folder(found, run.image_shape, crop=run.crop, skip_bad=skip_bad)
     elif skip_bad:
         raise RunError(f"{SKIP} is for --images: for the run's data, say --data.skip_bad=True")
     else:
@@ -95,6 +94,8 @@ def main(
         "step": run.step,
         "model": digest_of_checkpoint(run),
         "images": work.digest,
+        "image_shape": list(run.image_shape),
+        "crop": run.crop,
         "shard": shard,
         "distance": run.distance.name,
     }

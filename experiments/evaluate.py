@@ -4,9 +4,9 @@
     python experiments/evaluate.py --workdir=runs/faces --far=0.001 --compare=runs/faces_contrastive --projector
     python experiments/evaluate.py --workdir=runs/omniglot --data.data_dir=TFDS_FOLDER --checkpoint=500
 
-Any key of a config's data can be set by a flag, as --data.KEY=VALUE: data that have moved, or other ones of the same
-shape. Everything is written into the folder evaluation/ in the run's own: evaluation.json, threshold.json (which
-verify.py, search.py and export.py need) and report.html with its figures.
+Any key of a config's data can be set by a flag, as --data.KEY=VALUE: data that have moved, other ones, or another size
+of the images, which the threshold is then for. Everything is written into the folder evaluation/ in the run's own:
+evaluation.json, threshold.json (which verify.py, search.py and export.py need) and report.html with its figures.
 """
 
 import pathlib
@@ -22,8 +22,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a scr
 from experiments import command
 from metric_jax.data import Images
 from metric_jax.distances import euclidean
+from metric_jax.evaluation.pairs import Compared
 from metric_jax.training import Run, RunError, calibration, folders, open_run
-from metric_jax.training.evaluate import assess, beside, pixels, table
+from metric_jax.training.evaluate import Pairs, assess, beside, compared, draw_pairs, pixels, table
 
 RESULTS = "evaluation.json"
 
@@ -34,6 +35,8 @@ class Evaluated(NamedTuple):
     name: str
     run: Run
     embeddings: np.ndarray
+    compared: Compared
+    threshold: calibration.Threshold
     metrics: dict[str, float]
 
 
@@ -57,18 +60,21 @@ def main(
         data: Keys of the config's data that differ.
     """
     calibration.check_far(far)
+    data = data or {}  # given, for the data are read: the shape of the images is theirs
     runs = [open_run(workdir, checkpoint, data=data), *([open_run(compare, data=data)] if compare else [])]
     paths = [run.folder.resolve() for run in runs]
     if len(set(paths)) < len(paths):
         raise RunError(f"--compare={compare} is the run itself: name another one")
     _, test = runs[0].load_data()
-    raw = raw_pixels(test)
+    pairs = draw_pairs(test.labels)
+    far = measurable(far, pairs)
+    raw = raw_pixels(test, pairs, far)
     unlike = len({path.name for path in paths}) == len(paths)
     evaluated = [
-        evaluate(path.name if unlike else str(path), run, test, raw)
+        evaluate(path.name if unlike else str(path), run, test, pairs, raw, far)
         for path, run in zip(paths, runs, strict=True)
     ]
-    threshold = calibrated(evaluated[0], test, far)
+    threshold = evaluated[0].threshold
 
     folder = runs[0].folder / calibration.EVALUATION
     try:
@@ -87,36 +93,36 @@ def main(
     )
 
 
-def evaluate(name: str, run: Run, test: Images, raw: Mapping[str, float]) -> Evaluated:
-    """Embeds the test set by a run, and measures all there is, beside raw pixels."""
-    embeddings = run.embed(test.images)
-    found = assess(embeddings, test.labels, distance=run.distance)
-    return Evaluated(name, run, embeddings, {**beside(found, raw), "step": run.step})
-
-
-def raw_pixels(test: Images) -> dict[str, float]:
-    """The same of raw pixels under the Euclidean distance: the numbers to beat."""
-    return assess(pixels(test), test.labels, distance=euclidean)
-
-
-def calibrated(evaluated: Evaluated, test: Images, far: float) -> calibration.Threshold:
-    """The run's threshold for this FAR, or for the smallest that the test set can measure, which is then said."""
-    run = evaluated.run
-    threshold = calibration.calibrate(
-        evaluated.embeddings,
-        test.labels,
-        far=far,
-        distance=run.distance,
-        step=run.step,
-        image_shape=run.image_shape,
-    )
-    if threshold.far > far:
+def measurable(far: float, pairs: Pairs) -> float:
+    """The FAR, or the smallest that the impostors among the pairs can measure, which is then said."""
+    impostors = int(np.sum(~pairs[2]))
+    if far < 1 / impostors:
         print(
-            f"evaluate: a FAR of {far:g} cannot be measured with {threshold.impostors} pairs of different classes; "
-            f"the threshold is for {threshold.far:.3g}, the smallest that can",
+            f"evaluate: a FAR of {far:g} cannot be measured with {impostors} pairs of different classes; the threshold "
+            f"is for {1 / impostors:.3g}, the smallest that can",
             file=sys.stderr,
         )
-    return threshold
+    return max(far, 1 / impostors)
+
+
+def raw_pixels(test: Images, pairs: Pairs, far: float) -> dict[str, float]:
+    """What is measured of raw pixels under the Euclidean distance: the numbers to beat."""
+    rows = pixels(test)
+    return assess(rows, test.labels, compared(rows, pairs, distance=euclidean), distance=euclidean, far=far)
+
+
+def evaluate(
+    name: str, run: Run, test: Images, pairs: Pairs, raw: Mapping[str, float], far: float
+) -> Evaluated:
+    """Embeds the test set by a run, calibrates its threshold, and measures all there is, beside raw pixels."""
+    embeddings = run.embed(test.images)
+    found = compared(embeddings, pairs, distance=run.distance)
+    threshold = calibration.calibrate(
+        found, far=far, distance=run.distance, step=run.step, image_shape=run.image_shape, crop=run.crop
+    )
+    metrics = beside(assess(embeddings, test.labels, found, distance=run.distance, far=far), raw)
+    metrics |= {f"threshold@far={far:g}": threshold.threshold, "step": run.step}
+    return Evaluated(name, run, embeddings, found, threshold, metrics)
 
 
 def write_report(
@@ -137,6 +143,7 @@ def write_report(
             class_names=class_names,
             embeddings=each.embeddings,
             distance=each.run.distance,
+            compared=each.compared,
         )
         for each in evaluated
     ]

@@ -15,7 +15,7 @@ import hashlib
 import json
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,9 +25,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a scr
 
 from experiments import command
 from experiments.embed import digest_of_checkpoint
-from metric_jax.data import shards
+from metric_jax.data import DataError, shards
 from metric_jax.distances import normalize
 from metric_jax.evaluation import nearest
+from metric_jax.reports.figures import drawable
 from metric_jax.training import Run, RunError, calibration, open_run
 
 LINKS = 32  # of every item in the index
@@ -75,31 +76,50 @@ def main(
     run = open_run(workdir, checkpoint)
     threshold = calibration.of_run(run.folder, step=run.step, distance=run.distance)
     query = run.read_image(image)
-    embedded = shards.read(gallery)
-    if embedded.made_with.get("model") != digest_of_checkpoint(run):
-        raise RunError(
-            f"{gallery} was not embedded by step {run.step} of {run.folder}: embed it anew with experiments/embed.py"
-        )
+    embedded = read_gallery(gallery, run)
     if not 1 <= k <= len(embedded.ids):
         raise RunError(f"--k={k} must lie between 1 and the {len(embedded.ids)} images in {gallery}")
-    search = approximately if approximate else exactly
-    indices, distances = search(run, pathlib.Path(gallery), embedded, run.embed(query[None]), k)
+    picture = picture_of(run, images)
+    rows = run.embed(query[None])
+    if rows.shape[1] != embedded.shards[0].shape[1]:
+        raise RunError(f"{gallery} holds embeddings of another dimension: embed it anew")
+    if approximate:
+        indices, distances = approximately(run, pathlib.Path(gallery), embedded, rows, k)
+    else:
+        indices, distances = exactly(run, embedded.shards, rows, k)
     found = [
         Found(str(embedded.ids[i]), class_name(embedded, int(i)), float(distance))
         for i, distance in zip(indices, distances, strict=True)
     ]
     print(answer(found, threshold))
-    save_picture(out, query, found, threshold, picture_of(run, images))
+    save_picture(out, query, found, threshold, picture)
     print(f"picture: {out}")
 
 
-def exactly(
-    run: Run, _: pathlib.Path, embedded: shards.Embedded, query: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices and distances ``[k]`` of the nearest rows."""
-    parts = [part for part in embedded.shards if len(part)]
+def read_gallery(gallery: str, run: Run) -> shards.Embedded:
+    """What embed.py wrote, which must be by this checkpoint and of images of this shape."""
+    anew = "embed it anew with experiments/embed.py"
     try:
-        indices, distances = nearest(query, parts, k=k, distance=run.distance)
+        embedded = shards.read(gallery)
+    except OverflowError as error:
+        raise RunError(f"{gallery} holds a label that is no 32-bit integer ({error}): {anew}") from error
+    if embedded.made_with.get("model") != digest_of_checkpoint(run):
+        raise RunError(f"{gallery} was not embedded by step {run.step} of {run.folder}: {anew}")
+    shape = list(run.image_shape)
+    if (embedded.made_with.get("image_shape"), embedded.made_with.get("crop")) != (shape, run.crop):
+        raise RunError(
+            f"{gallery} was embedded from images of another shape than {shape}, for which {run.folder} has its "
+            f"threshold: {anew}"
+        )
+    return embedded
+
+
+def exactly(
+    run: Run, parts: Sequence[np.ndarray], query: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and distances ``[k]`` of the nearest rows, counted through all parts."""
+    try:
+        indices, distances = nearest(query, [part for part in parts if len(part)], k=k, distance=run.distance)
     except ValueError as error:
         raise RunError(f"the gallery cannot be searched: {error}") from error
     return indices[0], distances[0]
@@ -135,13 +155,16 @@ def approximately(
         raise RunError(
             f"the index {path} can be neither read nor written: remove it, or leave --approximate"
         ) from error
+    if (type(index), index.d, index.ntotal) != (faiss.IndexHNSWFlat, query.shape[1], len(embedded.ids)):
+        raise RunError(f"the index {path} is not that of this gallery: remove it, or leave --approximate")
     wanted = min(len(embedded.ids), max(CANDIDATES, 4 * k))
     index.hnsw.efSearch = wanted
     candidates = np.sort(index.search(prepared(query), wanted)[1][0])
     candidates = candidates[candidates >= 0]  # -1 where it found no more
-    rows = np.concatenate([np.asarray(row_of(embedded, i))[None] for i in candidates])
-    indices, distances = nearest(query, rows, k=k, distance=run.distance)
-    return candidates[indices[0]], distances[0]
+    if len(candidates) < k:  # among many duplicates its graph falls apart
+        return exactly(run, embedded.shards, query, k)
+    indices, distances = exactly(run, [np.stack([row_of(embedded, i) for i in candidates])], query, k)
+    return candidates[indices], distances
 
 
 def row_of(embedded: shards.Embedded, index: int) -> np.ndarray:
@@ -156,7 +179,7 @@ def class_name(embedded: shards.Embedded, index: int) -> str:
     number = int(embedded.labels[index])
     if number < 0:
         return ""
-    return embedded.class_names[number] if number < len(embedded.class_names) else str(number)
+    return str(embedded.class_names[number] if number < len(embedded.class_names) else number)
 
 
 def answer(found: list[Found], threshold: calibration.Threshold) -> str:
@@ -189,20 +212,24 @@ def printable(text: str) -> str:
 
 
 def picture_of(run: Run, images: str | None) -> Callable[[str], np.ndarray | None]:
-    """From an image's id to the image, or None if it is not there."""
+    """From an image's id to the image, or None if it is not there or broken."""
     if images is not None:
         home = pathlib.Path(images).resolve()
         if not home.is_dir():
             raise RunError(f"there is no folder --images={images}: name the one that was embedded")
 
         def of_folder(name: str) -> np.ndarray | None:
-            path = (home / name).resolve()
-            if not path.is_relative_to(home) or not path.is_file():
+            try:
+                path = (home / name).resolve()
+                return run.read_image(path) if path.is_relative_to(home) else None
+            except (DataError, OSError, ValueError):  # the last for a name that no file can have
                 return None
-            return run.read_image(path)
 
         return of_folder
-    parts = run.load_data()
+    try:
+        parts = run.load_data()
+    except DataError as error:
+        raise RunError(f"name the folder that was embedded, --images=FOLDER, for {error}") from error
 
     def of_data(name: str) -> np.ndarray | None:
         for part in parts:
@@ -258,8 +285,8 @@ def show(axis: Any, image: np.ndarray | None, title: str, colour: str, line: str
 
 
 def shortened(text: str) -> str:
-    """A name that fits over an image."""
-    text = printable(text)
+    """A name that fits over an image, as far as the font has it."""
+    text = drawable(text)
     return text if len(text) <= 24 else f"…{text[-23:]}"
 
 

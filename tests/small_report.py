@@ -29,6 +29,8 @@ def small_run(name="one", *, seed=0, channels=1, side=12, **changes):
             "eer": 0.25,
             "tar@far=0.001": float("nan"),
             "threshold": 1.5,
+            "steps": 5,
+            "threshold@far=0.01": 1.25,
             "seconds": 12.34,
         },
         history=[{"step": s, "loss": 1 / s, **({"map_at_r": s / 9} if s % 2 else {})} for s in range(1, 6)],

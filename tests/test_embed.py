@@ -1,20 +1,17 @@
 """experiments/embed.py: every image has its embedding, whatever interrupts, and no other model's is among them."""
 
 import io
-import pathlib
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+import scripts
 import trained_run
 from PIL import Image
 
 from experiments import embed
 from metric_jax.data import DataError, shards
 from metric_jax.training import RunError, open_run
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -209,23 +206,17 @@ def test_a_bar_on_a_terminal(photos, tmp_path, monkeypatch):
 
 
 def test_the_command(photos, tmp_path):
-    command = [
-        sys.executable,
-        "experiments/embed.py",
-        f"--workdir={trained_run.trained()}",
-        f"--out={tmp_path}/out",
-    ]
+    command = ["embed", f"--workdir={trained_run.trained()}", f"--out={tmp_path}/out"]
+    done = scripts.run(*command, f"--images={photos}", "--shard=3")
+    assert done.code == 0, done.err
+    assert done.out == f"5 embeddings of 5 images in 2 shards in {tmp_path}/out\n"
+    assert [line.split()[:2] for line in done.err.splitlines()] == [["image", "3/5"], ["image", "5/5"]]
+    wrong = scripts.run(*command, "--data.nmae=mnist")
+    assert wrong.code == 2
+    assert len(wrong.err.splitlines()) == 1, wrong.err
+    assert "nmae" in wrong.err
 
-    def embed_by(*arguments):
-        return subprocess.run(
-            [*command, *arguments], check=False, cwd=ROOT, capture_output=True, text=True, timeout=120
-        )
 
-    done = embed_by(f"--images={photos}", "--shard=3")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == f"5 embeddings of 5 images in 2 shards in {tmp_path}/out\n"
-    assert [line.split()[:2] for line in done.stderr.splitlines()] == [["image", "3/5"], ["image", "5/5"]]
-    wrong = embed_by("--data.nmae=mnist")
-    assert wrong.returncode == 2
-    assert len(wrong.stderr.splitlines()) == 1, wrong.stderr
-    assert "nmae" in wrong.stderr
+def test_a_gallery_knows_what_was_made_of_its_images(photos, tmp_path):
+    found = start(tmp_path / "out", images=str(photos))
+    assert (found.made_with["image_shape"], found.made_with["crop"]) == ([8, 8, 1], False)

@@ -105,21 +105,49 @@ def pairs():
     return np.array([d for d, _ in found]), np.array([same for _, same in found])
 
 
+def compared(embeddings=EMBEDDINGS, labels=LABELS, distance=mj.euclidean):
+    return evaluate.compared(embeddings, evaluate.draw_pairs(labels), distance=distance)
+
+
+def assess(embeddings=EMBEDDINGS, labels=LABELS, distance=mj.euclidean, **options):
+    found = compared(embeddings, labels, distance)
+    return evaluate.assess(embeddings, labels, found, distance=distance, **options)
+
+
 def test_all_is_measured_in_one_flat_dictionary():
-    found = evaluate.assess(EMBEDDINGS, LABELS, distance=mj.euclidean)
+    found = assess()
     distances, is_same = pairs()
     closer = distances[is_same][:, None] < distances[~is_same]
     assert found["auc"] == pytest.approx(closer.mean(), abs=1e-6)
     assert (found["genuine"], found["impostors"], found["clusters"]) == (36, 240, 6)
-    for key in ("map_at_r", "recall@1", "5way_1shot", "accuracy", "tar@far=0.1"):
+    for key in (
+        "map_at_r",
+        "recall@1",
+        "5way_1shot",
+        "accuracy",
+        "auc",
+        "eer",
+        "tar@far=0.1",
+        "tar@far=0.01",
+    ):
         assert found[f"{key}_low"] <= found[key] <= found[f"{key}_high"]
-    assert {"nmi", "ami", "purity", "eer"} <= found.keys()
+    assert {"nmi", "ami", "purity"} <= found.keys()
+    assert "tar@far=0.001" not in found
     assert all(isinstance(value, int | float) for value in found.values())
+
+
+def test_pairs_are_measured_with_intervals_over_their_classes():
+    distances, is_same = pairs()
+    first, second = np.triu_indices(24, 1)
+    subjects = np.stack([LABELS[first], LABELS[second]], axis=1)
+    expected = mj.evaluation.verification(distances, is_same, fars=(0.1, 0.03, 0.01), subjects=subjects)
+    found = assess(labels=LABELS.astype(np.int64) + 2**40, far=0.03)
+    assert expected.items() <= {key: pytest.approx(value, abs=1e-5) for key, value in found.items()}.items()
 
 
 def test_few_shot_is_left_out_where_fewer_than_five_classes_have_two_images():
     some = np.concatenate([np.arange(16), [16, 20]])  # the fifth and the sixth class have one
-    found = evaluate.assess(EMBEDDINGS[some], LABELS[some], distance=mj.cosine)
+    found = assess(EMBEDDINGS[some], LABELS[some], distance=mj.cosine)
     assert "5way_1shot" not in found
     assert "map_at_r" in found
 
@@ -134,14 +162,19 @@ def test_few_shot_is_left_out_where_fewer_than_five_classes_have_two_images():
 )
 def test_what_cannot_be_measured_is_told(embeddings, labels, told):
     with pytest.raises(RunError, match=f"this test set cannot be evaluated: .*{told}"):
-        evaluate.assess(embeddings, labels, distance=mj.euclidean)
-    with pytest.raises(RunError, match=f"no threshold can be calibrated on this test set: .*{told}"):
-        calibrate(embeddings, labels)
+        compared(embeddings, labels)
 
 
-def calibrate(embeddings=EMBEDDINGS, labels=LABELS, far=0.1):
+def test_a_far_that_these_impostors_cannot_resolve_is_told():
+    with pytest.raises(
+        RunError, match=r"this test set cannot be evaluated: an FAR of 0\.001 is not resolvable"
+    ):
+        assess(far=0.001)
+
+
+def calibrate(far=0.1):
     return calibration.calibrate(
-        embeddings, labels, far=far, distance=mj.euclidean, step=3, image_shape=(8, 8, 1)
+        compared(), far=far, distance=mj.euclidean, step=3, image_shape=(8, 8, 1), crop=False
     )
 
 
@@ -156,14 +189,15 @@ def test_the_threshold_is_the_largest_that_keeps_the_far(far):
     assert (found.far, found.impostors, found.distance, found.step) == (far, 240, "euclidean", 3)
 
 
-def test_a_far_that_cannot_be_measured_gives_way_to_the_smallest_that_can():
-    assert calibrate(far=1e-6) == calibrate(far=1 / 240)
+def test_a_far_that_cannot_be_measured_calibrates_nothing():
+    with pytest.raises(RunError, match=r"no threshold can be calibrated: an FAR of 0\.004 is not resolvable"):
+        calibrate(far=0.004)
 
 
 @pytest.mark.parametrize("far", [0.0, -0.1, 1.1, float("nan")])
 def test_a_far_out_of_range_is_refused(far):
     with pytest.raises(RunError, match="--far must lie above 0 and be at most 1"):
-        calibrate(far=far)
+        calibration.check_far(far)
 
 
 def test_a_threshold_is_read_as_it_was_saved(tmp_path):
@@ -185,6 +219,11 @@ def test_a_threshold_is_read_as_it_was_saved(tmp_path):
         (
             '{"far": 0, "threshold": 0, "measured_far": 0, "tar": 0, "impostors": 0, "step": 0, "image_shape": [8]}',
             "has no 'image_shape' of three numbers",
+        ),
+        (
+            '{"far": 0, "threshold": 0, "measured_far": 0, "tar": 0, "impostors": 0, "step": 0, '
+            '"image_shape": [8, 8, 1], "crop": 1}',
+            "does not say whether to 'crop'",
         ),
     ],
 )

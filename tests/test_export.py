@@ -36,7 +36,7 @@ assert not foreign, foreign
 def calibrated(tmp_path):
     folder = trained_run.copy(tmp_path / "run")
     (folder / "evaluation").mkdir()
-    threshold = calibration.Threshold(0.01, 0.25, 0.009, 0.9, "euclidean", 1000, 12, (8, 8, 1))
+    threshold = calibration.Threshold(0.01, 0.25, 0.009, 0.9, "euclidean", 1000, 12, (8, 8, 1), False)
     calibration.save(folder, threshold)
     return folder
 
@@ -69,6 +69,7 @@ def test_jax_alone_embeds_as_the_run_does_any_number_of_images(calibrated, tmp_p
         "impostors": 1000,
         "step": 12,
         "image_shape": [8, 8, 1],
+        "crop": False,
         "platforms": ["cpu", "cuda", "tpu"],
     }
     artefact = jax_export.deserialize(bytearray((tmp_path / "digits.jaxexport").read_bytes()))

@@ -1,8 +1,12 @@
 """What a report shows is so: pairs, neighbours, projections, rows of metrics, thumbnails, names in figures."""
 
 import base64
+import importlib
+import importlib.machinery
 import io
 import re
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -10,7 +14,8 @@ import references_reports
 from PIL import Image
 from small_report import small_run
 
-from metric_jax.reports import embedding_map, figures, metrics, projector, thumbnails
+from metric_jax.evaluation.pairs import Compared, all_pairs, compare
+from metric_jax.reports import embedding_map, figures, metrics, panels, projector, thumbnails
 from metric_jax.reports.examples import NEIGHBOURS, PAIRS, Answers, hardest
 from metric_jax.reports.run import checked
 
@@ -59,6 +64,66 @@ def test_pca_is_scikit_learns_up_to_scale():
     )
 
 
+@pytest.mark.parametrize(("n", "neighbours"), [(24, 15), (12, 11)])
+def test_umap_where_it_is_installed(monkeypatch, n, neighbours):
+    """A stand-in with the part of umap-learn 0.5's interface that is used."""
+    asked = []
+
+    class Umap:
+        def __init__(self, **options):
+            asked.append(options)
+
+        def fit_transform(self, rows):
+            asked.append(rows)
+            return rows[:, :2] + 100
+
+    module = types.ModuleType("umap")
+    module.__spec__, module.UMAP = importlib.machinery.ModuleSpec("umap", None), Umap
+    monkeypatch.setitem(sys.modules, "umap", module)
+    shown = np.arange(n)
+    found = embedding_map.projections(ONE, shown)
+    assert [projection.title for projection in found] == ["PCA", "t-SNE", "UMAP"]
+    assert asked[0] == {"n_neighbors": neighbours, "random_state": 0, "n_jobs": 1}
+    np.testing.assert_allclose(np.diff(asked[1], axis=0), np.diff(ONE.embeddings[:n], axis=0), atol=1e-5)
+    assert np.corrcoef(found[2].points.T, ONE.embeddings[:n, :2].T)[:2, 2:].diagonal() == pytest.approx(1)
+    assert np.abs(found[2].points).max() == pytest.approx(1)
+
+
+def test_without_umap_there_is_none(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert [projection.title for projection in embedding_map.projections(ONE, np.arange(24))] == [
+        "PCA",
+        "t-SNE",
+    ]
+
+
+def test_figures_show_the_pairs_that_were_measured_on():
+    some = Compared(*(x[::3] for x in compare(ONE.embeddings, all_pairs(ONE.labels))))
+    other = small_run("other", seed=1)
+    for runs in ([ONE._replace(compared=some), other], [other, ONE._replace(compared=some)]):
+        found = panels.compare(runs)
+        np.testing.assert_array_equal(found.is_same, some.is_same)
+        assert not found.are_all
+        for run, distances in zip(runs, found.distances, strict=True):
+            expected = np.linalg.norm(run.embeddings[some.first] - run.embeddings[some.second], axis=1)
+            np.testing.assert_allclose(distances, expected, rtol=1e-5)
+    every = panels.compare([ONE])
+    assert (len(every.is_same), every.are_all) == (276, True)
+
+
+def test_the_histogram_marks_every_threshold():
+    lines = {}
+    distances, is_same = np.arange(20.0), np.arange(20) < 8
+
+    def draw(ax, theme):
+        figures.histogram(distances, is_same, metrics.thresholds(ONE), ax, theme)
+        lines.update({line.get_label(): float(line.get_xdata()[0]) for line in ax.get_lines()})
+        assert len({line.get_linestyle() for line in ax.get_lines()}) == 2
+
+    figures.png(draw, figures.THEMES["light"])
+    assert lines == {"most accurate threshold": 1.5, "threshold for FAR 0.01": 1.25}
+
+
 @pytest.mark.parametrize(("n", "most"), [(5, 5), (100, 7), (1000, 100)])
 def test_points_are_chosen_evenly_and_always_the_same(n, most):
     labels = np.random.default_rng(0).integers(5, size=n)
@@ -94,6 +159,7 @@ def test_rows_of_metrics():
         ("new", 0.5, True),
         ("new", 1.5, False),
         ("threshold", 0.5, False),
+        ("threshold@far=0.01", 0.5, False),
         ("left_out", 0, False),
     ],
 )

@@ -15,6 +15,7 @@ from small_report import CLASS_NAMES, HOSTILE, small_run
 
 import metric_jax as mj
 from metric_jax import reports
+from metric_jax.evaluation.pairs import Compared, all_pairs, compare
 from metric_jax.reports.run import checked
 
 ONE = checked([small_run()])[0]
@@ -196,6 +197,17 @@ def test_table_shows_values_intervals_baselines_and_differences(page):
     assert "seconds 12.34" in text
 
 
+def test_the_calibrated_threshold_stands_beside_the_most_accurate_one(page):
+    text = re.sub(r"\s+", " ", " ".join(page.texts))
+    assert "most accurate threshold 1.5 1.5 threshold for FAR 0.01 1.25 1.25 steps 5 5" in text
+    told = [image["alt"] for image in page.of("img") if image["alt"].startswith("Histograms")]
+    assert len(told) == 2
+    assert all(
+        alt.endswith(" The most accurate threshold is 1.5. The threshold for FAR 0.01 is 1.25.")
+        for alt in told
+    )
+
+
 def test_marks_say_whether_a_neighbour_is_of_the_querys_class(page):
     label_of = {
         f"{ONE.class_of(i)}, {name}": label
@@ -249,6 +261,7 @@ def test_map_offers_the_projections_of_both_runs(page):
 
 # --- misuse -------------------------------------------------------------------------------------------------
 
+PAIRS = compare(ONE.embeddings, all_pairs(ONE.labels))
 BAD = [
     (
         {"images": np.zeros((24, 8, 8), np.uint8)},
@@ -270,6 +283,13 @@ BAD = [
         ValueError,
         r"NaN or infinity in row 5 \(1 rows",
     ),
+    ({"compared": PAIRS._replace(distances=np.zeros(3))}, ValueError, "one of each for every pair"),
+    (
+        {"compared": PAIRS._replace(is_same=~PAIRS.is_same)},
+        ValueError,
+        "compared holds pairs of other labels",
+    ),
+    ({"compared": PAIRS._replace(distances=PAIRS.distances * np.nan)}, ValueError, "distances hold NaN"),
     ({"distance": "euclidean"}, TypeError, "distance must be a metric_jax Distance"),
     ({"distance": mj.cosine_similarity}, ValueError, "distance must be a distance"),
 ]
@@ -292,6 +312,14 @@ def test_run_that_does_not_fit_is_named(tmp_path, changes, error, message):
         ([ONE, small_run("two", labels=ONE.labels[::-1])], "differ in their labels"),
         ([ONE, small_run("two", names=ONE.names[::-1])], "differ in their names"),
         ([ONE, small_run("two", images=ONE.images[::-1])], "differ in their images"),
+        (
+            [ONE._replace(compared=PAIRS), small_run("two", compared=PAIRS._replace(first=PAIRS.second))],
+            "compared holds pairs of other labels",
+        ),
+        (
+            [ONE._replace(compared=PAIRS), small_run("two", compared=Compared(*(x[1:] for x in PAIRS)))],
+            "compare other pairs: draw them once for both",
+        ),
     ],
 )
 def test_runs_that_cannot_be_compared_are_named(tmp_path, runs, message):

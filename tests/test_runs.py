@@ -72,11 +72,23 @@ def test_sets_of_any_size_beyond_a_batch_compile_one_shape(compilations):
 
 def test_the_data_are_read_only_if_nobody_wrote_down_their_shape(copy, monkeypatch):
     (copy / "evaluation").mkdir()
-    calibration.save(copy, calibration.Threshold(0.01, 0.5, 0.0, 1.0, "euclidean", 100, 12, (8, 8, 1)))
+    calibration.save(copy, calibration.Threshold(0.01, 0.5, 0.0, 1.0, "euclidean", 100, 12, (8, 8, 1), False))
     monkeypatch.setattr(datasets, "load", lambda **_: pytest.fail("the data were read"))
     run = open_run(copy)
     assert run.image_shape == (8, 8, 1)
     assert run.embed(np.zeros((2, 8, 8, 1), np.uint8)).shape == (2, 8)
+
+
+def test_where_data_are_read_the_shape_of_the_images_is_theirs(copy):
+    """Whatever size the run was last evaluated with: that is for what reads single images alone."""
+    (copy / "evaluation").mkdir()
+    threshold = calibration.Threshold(0.01, 0.5, 0.0, 1.0, "euclidean", 100, 12, (9, 11, 1), True)
+    calibration.save(copy, threshold)
+    one = open_run(copy)
+    assert (one.image_shape, one.crop) == ((9, 11, 1), True)
+    other = open_run(copy, data={})
+    assert (other.image_shape, other.crop) == ((8, 8, 1), False)
+    assert other.embed(other.load_data()[1].images[:2]).shape == (2, 8)
 
 
 def test_other_data_may_take_the_place_of_the_runs_own():
@@ -121,6 +133,11 @@ def test_an_image_that_cannot_be_read_is_told_by_its_name(run, tmp_path, content
     with pytest.raises(DataError, match=rf"cannot read the image .*query\.png: .*{told}") as caught:
         run.read_image(path)
     assert "\n" not in str(caught.value)
+
+
+def test_no_images_are_refused(run):
+    with pytest.raises(RunError, match="is given no image to embed"):
+        run.embed(np.zeros((0, 8, 8, 1), np.uint8))
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from metric_jax.reports.run import Run
 
 MOST_POINTS = 2000
 MOST_TSNE = 1000  # which takes t-SNE some 3 seconds
-LEAST_TSNE = 10
+LEAST = 10  # of which there are neighbours to keep together
 SPRITE_PIXELS, LARGEST_SIDE = 4_000_000, 96
+NEIGHBOURS_ONLY = "Keeps neighbours together; distances between groups say little."
 DIGITS = 4  # of a coordinate, scaled to [-1, 1]
 
 
@@ -51,15 +52,10 @@ def projections(run: Run, shown: np.ndarray) -> list[Projection]:
     found = [_pca(rows, shown)]
     if (rows[shown] == rows[shown[0]]).all():
         return found  # one point has no neighbours to keep
-    if LEAST_TSNE <= len(shown) <= MOST_TSNE:
+    if LEAST <= len(shown) <= MOST_TSNE:
         found.append(_tsne(rows[shown]))
-    if len(shown) >= LEAST_TSNE and importlib.util.find_spec("umap"):
-        points = importlib.import_module("umap").UMAP(random_state=0, n_jobs=1).fit_transform(rows[shown])
-        found.append(
-            Projection(
-                "UMAP", "Keeps neighbours together; distances between groups say little.", _scaled(points)
-            )
-        )
+    if len(shown) >= LEAST and importlib.util.find_spec("umap"):
+        found.append(_umap(rows[shown]))
     return found
 
 
@@ -81,9 +77,13 @@ def _tsne(rows: np.ndarray) -> Projection:
     points = TSNE(
         2, perplexity=perplexity, init="pca" if rows.shape[1] > 1 else "random", random_state=0
     ).fit_transform(rows)
-    return Projection(
-        "t-SNE", "Keeps neighbours together; distances between groups say little.", _scaled(points)
-    )
+    return Projection("t-SNE", NEIGHBOURS_ONLY, _scaled(points))
+
+
+def _umap(rows: np.ndarray) -> Projection:
+    umap = importlib.import_module("umap")  # umap-learn, which is no dependency
+    points = umap.UMAP(n_neighbors=min(15, len(rows) - 1), random_state=0, n_jobs=1).fit_transform(rows)
+    return Projection("UMAP", NEIGHBOURS_ONLY, _scaled(points))
 
 
 def _scaled(points: np.ndarray) -> np.ndarray:

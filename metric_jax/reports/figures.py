@@ -90,13 +90,13 @@ def scores(rows: Sequence[Row], names: Sequence[str], ax: Any, theme: Theme) -> 
             if m.low is not None and m.high is not None:
                 ax.plot([m.low, m.high], [at, at], color=colour, lw=2.5, alpha=0.5, solid_capstyle="round")
         values = [np.nan if m.value is None else m.value for m in runs]
-        ax.plot(values, y, MARKERS[number], color=colour, ms=5.5, label=_drawable(name))
+        ax.plot(values, y, MARKERS[number], color=colour, ms=5.5, label=_short(name))
     pixels = [(row.runs[0].baseline, at) for row, at in zip(rows, places, strict=True)]
     pixels = [(value, at) for value, at in pixels if value is not None]
     if pixels:
         ax.plot(*zip(*pixels, strict=True), "|", color=theme.ink, ms=12, mew=1.6, label="raw pixels")
     ax.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.4, -0.6))
-    ax.set_yticks(places, [_drawable(row.title) for row in rows])
+    ax.set_yticks(places, [_short(row.title) for row in rows])
     ax.grid(axis="y", visible=False)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
 
@@ -112,7 +112,7 @@ def curves(
     """What the log says of a number, over the steps."""
     for history, name, colour, style in zip(histories, names, theme.series, STYLES, strict=False):
         points = [(line["step"], line[key]) for line in history if key in line]
-        ax.plot(*np.array(points, float).reshape(-1, 2).T, style, color=colour, label=_drawable(name))
+        ax.plot(*np.array(points, float).reshape(-1, 2).T, style, color=colour, label=_short(name))
     ax.set(xlabel="step", ylabel=label)
     ax.set_xlim(left=0)
     if len(names) == 2:
@@ -120,7 +120,7 @@ def curves(
 
 
 def histogram(
-    distances: np.ndarray, is_same: np.ndarray, threshold: float | None, ax: Any, theme: Theme
+    distances: np.ndarray, is_same: np.ndarray, thresholds: Mapping[str, float], ax: Any, theme: Theme
 ) -> None:
     """How far apart pairs of one class and of two are; each kind's bars add up to 1."""
     edges = np.histogram_bin_edges(distances, BINS)
@@ -130,17 +130,17 @@ def histogram(
         ax.stairs(shares, edges, fill=True, color=colour, alpha=0.22)
         ax.stairs(shares, edges, fill=True, fc="none", ec=colour, lw=0, hatch=hatch, alpha=0.35)
         ax.stairs(shares, edges, color=colour, lw=1.6, ls=style, label=label)
-    if threshold is not None:
-        ax.axvline(threshold, color=theme.ink, lw=1.2, ls=":", label="most accurate threshold")
+    for (title, threshold), style in zip(thresholds.items(), (":", "-."), strict=False):
+        ax.axvline(threshold, color=theme.ink, lw=1.2, ls=style, label=title)
     ax.set(xlabel="distance", ylabel="share of the pairs", ylim=(0, None))
     ax.margins(x=0)
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.2)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
 
 
 def roc(rocs: Sequence[Roc], impostors: int, names: Sequence[str], ax: Any, theme: Theme) -> None:
     """True accepts over false accepts, from the lowest rate that so many impostors can resolve."""
     for curve, name, colour, style in zip(rocs, names, theme.series, STYLES, strict=False):
-        ax.plot(*_on_a_grid(curve, impostors), style, color=colour, label=_drawable(name))
+        ax.plot(*_on_a_grid(curve, impostors), style, color=colour, label=_short(name))
     lowest = min(1 / impostors, 0.1)
     ax.set(xlabel="false accept rate (FAR)", ylabel="true accept rate (TAR)", ylim=(0, 1.02))
     ax.set_xscale("log")
@@ -160,7 +160,7 @@ def det(
     for curve, name, colour, style in zip(rocs, names, theme.series, STYLES, strict=False):
         far, tar = _on_a_grid(curve, impostors)
         rates = (np.clip(rate, lowest, 1 - lowest) for rate in (far, 1 - tar))
-        ax.plot(*map(quantile, rates), style, color=colour, label=_drawable(name))
+        ax.plot(*map(quantile, rates), style, color=colour, label=_short(name))
     limits = quantile([lowest, 0.9])
     diagonal = quantile([lowest, 0.5])
     ax.plot(diagonal, diagonal, ":", color=theme.ink, lw=1, label="equal error rates")
@@ -182,10 +182,14 @@ def _percent(rate: float) -> str:
     return f"{100 * rate:g} %"
 
 
-def _drawable(name: str, most: int = 28) -> str:
-    """A name as far as the font can draw it, and not too long."""
-    short = name if len(name) <= most else name[: most - 1] + "…"
-    return "".join(c if c.isprintable() and ord(c) in _characters() else "?" for c in short)
+def drawable(text: str) -> str:
+    """A text as far as the font can draw it."""
+    return "".join(c if c.isprintable() and ord(c) in _characters() else "?" for c in text)
+
+
+def _short(name: str, most: int = 28) -> str:
+    """A name as it is drawn, and not too long."""
+    return drawable(name if len(name) <= most else name[: most - 1] + "…")
 
 
 @functools.cache

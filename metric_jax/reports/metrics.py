@@ -17,10 +17,17 @@ TITLES = {
     "ami": "AMI",
     "purity": "Purity",
     "accuracy": "Accuracy",
+    "threshold": "most accurate threshold",
 }
-FAMILIES = {"precision@": "Precision@", "recall@": "Recall@", "ndcg@": "nDCG@", "tar@far=": "TAR at FAR "}
+FAMILIES = {
+    "precision@": "Precision@",
+    "recall@": "Recall@",
+    "ndcg@": "nDCG@",
+    "tar@far=": "TAR at FAR ",
+    "threshold@far=": "threshold for FAR ",
+}
 LOWER_IS_BETTER = {"eer"}
-NO_SCORES = {"threshold", "genuine", "impostors", "queries", "left_out"}  # though raw pixels have them too
+NO_SCORES = {"genuine", "impostors", "queries", "left_out"}  # though raw pixels have them too
 
 
 class Measured(NamedTuple):
@@ -71,17 +78,25 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     return [_row(key, runs) for key in keys if not is_about_another(key)]
 
 
+def thresholds(run: Run) -> dict[str, float]:
+    """What the run's thresholds are called, and where they lie."""
+    found = {_title(key): number(value) for key, value in run.metrics.items() if key.startswith("threshold")}
+    return {title: value for title, value in found.items() if value is not None}
+
+
 def _row(key: str, runs: Sequence[Run]) -> Row:
     measured = tuple(_measured(key, run.metrics) for run in runs)
-    family = next((name for name in FAMILIES if key.startswith(name)), None)
-    title = FAMILIES[family] + key.removeprefix(family) if family else TITLES.get(key, key.replace("_", " "))
     in_range = all(m.value is None or 0 <= m.value <= 1 for m in measured)
-    known = (
-        family is not None
-        or key in TITLES
-        or (key not in NO_SCORES and any(m.baseline is not None for m in measured))
-    )
-    return Row(title, known and in_range, measured, key in LOWER_IS_BETTER)
+    known = key in TITLES or key.startswith(tuple(FAMILIES)) or any(m.baseline is not None for m in measured)
+    is_score = known and in_range and key not in NO_SCORES and not key.startswith("threshold")
+    return Row(_title(key), is_score, measured, key in LOWER_IS_BETTER)
+
+
+def _title(key: str) -> str:
+    for family, title in FAMILIES.items():
+        if key.startswith(family):
+            return title + key.removeprefix(family)
+    return TITLES.get(key, key.replace("_", " "))
 
 
 def _measured(key: str, metrics: Mapping[str, Any]) -> Measured:

@@ -75,7 +75,8 @@ def write(
 def _contents(runs: Sequence[Run], title: str) -> dict[str, bytes]:
     """The names and contents of the page and its figures."""
     compared, rows = panels.compare(runs), metrics.rows(runs)
-    scores = [row for row in rows if row.is_score]
+    scores, others = ([row for row in rows if row.is_score == which] for which in (True, False))
+    others.sort(key=lambda row: "threshold" not in row.title)  # side by side
     drawn = {
         "metrics": list(panels.scores(runs, scores)),
         "training": list(panels.training(runs)),
@@ -88,7 +89,7 @@ def _contents(runs: Sequence[Run], title: str) -> dict[str, bytes]:
         title=title,
         runs=runs,
         scores=scores,
-        others=[row for row in rows if not row.is_score],
+        others=others,
         figures=drawn,
         pairs=compared,
         hardest=[hardest(run) for run in runs],

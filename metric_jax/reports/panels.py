@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metric_jax.evaluation.pairs import all_pairs, pair_distances
+from metric_jax.evaluation.pairs import MOST_PAIRS, all_pairs
+from metric_jax.evaluation.pairs import compare as compare_pairs
 from metric_jax.evaluation.rates import Roc
 from metric_jax.evaluation.verification import roc
 from metric_jax.reports import figures, metrics
 from metric_jax.reports.run import Run
 
-MOST_PAIRS = 200_000  # of each kind
 CURVES = {
     "loss": "loss",
     "map_at_r": "MAP@R on the test set",
@@ -30,8 +30,8 @@ class Panel(NamedTuple):
     png: dict[str, bytes]
 
 
-class Compared(NamedTuple):
-    """Pairs of images, which of them are genuine, and what each run's distances say. ``are_all``: it is no sample."""
+class Pairs(NamedTuple):
+    """Which pairs of images are genuine, and what each run's distances say. ``are_all``: it is no sample."""
 
     is_same: np.ndarray
     distances: list[np.ndarray]
@@ -49,13 +49,18 @@ class Compared(NamedTuple):
         return len(self.is_same) - self.genuine
 
 
-def compare(runs: Sequence[Run]) -> Compared:
-    """Compares the images of the runs in pairs, the same ones in both."""
-    first, second, is_same = all_pairs(runs[0].labels, limit=MOST_PAIRS)
-    distances = [pair_distances(run.embeddings, first, second, distance=run.distance) for run in runs]
-    n = len(runs[0].labels)
-    are_all = len(first) == n * (n - 1) // 2
-    return Compared(is_same, distances, [roc(each, is_same) for each in distances], are_all)
+def compare(runs: Sequence[Run]) -> Pairs:
+    """The pairs that the runs were measured on, the same ones in both; if none tells which, they are drawn."""
+    drawn = next((run.compared[:3] for run in runs if run.compared), None)
+    drawn = drawn or all_pairs(runs[0].labels, limit=MOST_PAIRS)
+    found = [run.compared or compare_pairs(run.embeddings, drawn, distance=run.distance) for run in runs]
+    is_same, n = found[0].is_same, len(runs[0].labels)
+    return Pairs(
+        is_same,
+        [each.distances for each in found],
+        [roc(each.distances, is_same) for each in found],
+        are_all=len(is_same) == n * (n - 1) // 2,
+    )
 
 
 def scores(runs: Sequence[Run], rows: Sequence[metrics.Row]) -> Iterator[Panel]:
@@ -84,20 +89,22 @@ def training(runs: Sequence[Run]) -> Iterator[Panel]:
             )
 
 
-def distances(runs: Sequence[Run], compared: Compared) -> Iterator[Panel]:
-    """How far apart the pairs are, for each run."""
+def distances(runs: Sequence[Run], compared: Pairs) -> Iterator[Panel]:
+    """How far apart the pairs are, for each run, and where its thresholds lie."""
     for number, (run, found) in enumerate(zip(runs, compared.distances, strict=True), start=1):
         middles = [np.median(found[kind]) for kind in (compared.is_same, ~compared.is_same)]
+        thresholds = metrics.thresholds(run)
+        told = "".join(f" The {title} is {value:.4g}." for title, value in thresholds.items())
         yield _panel(
             f"distances_{number}.png",
             run.name,
             f"Histograms of distances. Half of the genuine pairs are nearer than {middles[0]:.4g}, "
-            f"half of the impostor pairs nearer than {middles[1]:.4g}.",
-            partial(figures.histogram, found, compared.is_same, metrics.number(run.metrics.get("threshold"))),
+            f"half of the impostor pairs nearer than {middles[1]:.4g}.{told}",
+            partial(figures.histogram, found, compared.is_same, thresholds),
         )
 
 
-def errors(runs: Sequence[Run], compared: Compared) -> Iterator[Panel]:
+def errors(runs: Sequence[Run], compared: Pairs) -> Iterator[Panel]:
     """ROC and DET."""
     names = [run.name for run in runs]
     yield _panel(

@@ -7,6 +7,7 @@ import numpy as np
 
 from metric_jax.distances import Distance, check_measure, euclidean
 from metric_jax.evaluation import checks
+from metric_jax.evaluation.pairs import Compared
 
 
 class Run(NamedTuple):
@@ -16,7 +17,7 @@ class Run(NamedTuple):
         name: What the report calls the run.
         metrics: Flat, by the names of results.json: ``map_at_r``, ``recall@1``, ``auc``, ``tar@far=0.01``, ...; where
             they are known, with intervals, ``map_at_r_low`` and ``map_at_r_high``, and the ``baseline_map_at_r`` of raw
-            pixels.
+            pixels. ``threshold`` and a calibrated one, ``threshold@far=0.01``, are marked among the distances.
         history: The lines of metrics.jsonl, each with its ``step``.
         images: ``[n, height, width, channels]`` uint8, grey (one channel) or RGB (three).
         labels: ``[n]`` integers.
@@ -24,6 +25,7 @@ class Run(NamedTuple):
         class_names: Those of the labels. Any strings; a label without one is called by its number.
         embeddings: ``[n, dim]``, floating, finite.
         distance: The distance between embeddings.
+        compared: Pairs of the images, those that the metrics were measured on; None has the report draw some.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Run(NamedTuple):
     class_names: Mapping[int, str]
     embeddings: np.ndarray
     distance: Distance = euclidean
+    compared: Compared | None = None
 
     def class_of(self, index: int) -> str:
         """How the class of an image is called."""
@@ -57,6 +60,10 @@ def checked(runs: Sequence[Run]) -> tuple[Run, ...]:
                     f"runs {one.name!r} and {other.name!r} differ in their {what}: two runs are compared on the same "
                     "test set, in the same order"
                 )
+        if one.compared and other.compared and not np.array_equal(one.compared[:2], other.compared[:2]):
+            raise ValueError(
+                f"runs {one.name!r} and {other.name!r} compare other pairs: draw them once for both"
+            )
     return (one, *others)
 
 
@@ -92,6 +99,13 @@ def _checked_run(run: Run) -> Run:
             f"{where}a report needs two images of one class and one of another, got {n} images of "
             f"{len(np.unique(labels))} classes"
         )
+    if run.compared is not None:
+        first, second, is_same, distances = run.compared
+        if not len(first) == len(second) == len(is_same) == len(distances):
+            raise ValueError(f"{where}compared must hold one of each for every pair")
+        if not np.array_equal(labels[first] == labels[second], is_same):
+            raise ValueError(f"{where}compared holds pairs of other labels")
+        checks.check_finite(distances[:, None], f"{where}distances")
     names = [str(name) for name in run.names]
     class_names = {int(label): str(name) for label, name in run.class_names.items()}
     return run._replace(

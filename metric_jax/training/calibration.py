@@ -8,14 +8,13 @@ import math
 import pathlib
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from metric_jax.distances import Distance
-from metric_jax.evaluation import all_pairs, pair_distances, threshold_at
+from metric_jax.evaluation import threshold_at
+from metric_jax.evaluation.pairs import Compared
 from metric_jax.training import folders
 from metric_jax.training.errors import RunError
-from metric_jax.training.evaluate import PAIRS
 
 EVALUATION = "evaluation"  # in a run's folder, the folder for what was found out after training
 THRESHOLD = "threshold.json"
@@ -34,6 +33,7 @@ class Threshold(NamedTuple):
         impostors: How many impostors there were.
         step: The checkpoint's.
         image_shape: (height, width, channels) of the images.
+        crop: Whether images of another shape were cut to that one rather than squeezed.
     """
 
     far: float
@@ -44,46 +44,40 @@ class Threshold(NamedTuple):
     impostors: int
     step: int
     image_shape: tuple[int, ...]
+    crop: bool
 
 
 def calibrate(
-    embeddings: np.ndarray,
-    labels: np.ndarray,
+    compared: Compared,
     *,
     far: float,
     distance: Distance,
     step: int,
     image_shape: tuple[int, ...],
-    seed: int = 0,
+    crop: bool,
 ) -> Threshold:
     """The largest threshold whose FAR among the pairs of a test set does not exceed the wanted one.
 
     Args:
-        embeddings: ``[n, dim]``, floating.
-        labels: ``[n]`` integers.
-        far: The wanted FAR, in (0, 1]. If there are too few impostors to measure it, the smallest that they can measure
-            takes its place: compare the result's ``far``.
-        distance: The distance between embeddings.
-        step: The checkpoint's, to be noted.
-        image_shape: (height, width, channels) of the images, to be noted.
-        seed: Draws the pairs if there are more than `PAIRS` of a kind.
+        compared: The pairs, of both kinds.
+        far: The wanted FAR, in (0, 1] and not below 1/#impostors.
+        distance: The distance that they are compared by, to be noted, as all that follows.
+        step: The checkpoint's.
+        image_shape: (height, width, channels) of the images.
+        crop: Whether images of another shape were cut to that one.
 
     Returns:
         The threshold.
 
     Raises:
-        RunError: A FAR out of range; a test set without pairs of both kinds.
+        RunError: A FAR that is out of range or cannot be measured.
     """
-    check_far(far)
     try:
-        first, second, is_same = all_pairs(labels, limit=PAIRS, seed=seed)
-        distances = pair_distances(jnp.asarray(embeddings), first, second, distance=distance)
-        impostors = int(np.sum(~is_same))
-        far = max(far, 1 / impostors)
-        threshold, measured, tar = threshold_at(distances, is_same, far)
+        threshold, measured, tar = threshold_at(compared.distances, compared.is_same, far)
     except ValueError as error:
-        raise RunError(f"no threshold can be calibrated on this test set: {error}") from error
-    return Threshold(far, threshold, measured, tar, distance.name, impostors, step, image_shape)
+        raise RunError(f"no threshold can be calibrated: {error}") from error
+    impostors = int(np.sum(~compared.is_same))
+    return Threshold(far, threshold, measured, tar, distance.name, impostors, step, image_shape, crop)
 
 
 def check_far(far: float) -> None:
@@ -114,11 +108,16 @@ def read(workdir: pathlib.Path) -> Threshold:
         value = found.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise RunError(f"{path} has no number {key!r}: {REMEDY}{workdir}")
-    shape = found.get("image_shape")
+    shape, crop = found.get("image_shape"), found.get("crop")
     if not isinstance(shape, list) or len(shape) != 3 or not all(type(side) is int for side in shape):
         raise RunError(f"{path} has no 'image_shape' of three numbers: {REMEDY}{workdir}")
+    if not isinstance(crop, bool):
+        raise RunError(f"{path} does not say whether to 'crop': {REMEDY}{workdir}")
     return Threshold(
-        **{key: found[key] for key in numbers}, distance=str(found.get("distance")), image_shape=tuple(shape)
+        **{key: found[key] for key in numbers},
+        distance=str(found.get("distance")),
+        image_shape=tuple(shape),
+        crop=crop,
     )
 
 

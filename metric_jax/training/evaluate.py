@@ -1,7 +1,8 @@
 """How good the embedding is on the test set, and how good the bare pixels are."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,9 @@ from jaxtyping import Array
 
 from metric_jax.data import Images
 from metric_jax.distances import Distance, cosine, euclidean, normalize
-from metric_jax.evaluation import all_pairs, clustering, few_shot, pair_distances, retrieval, verification
+from metric_jax.evaluation import all_pairs, clustering, few_shot, retrieval, verification
+from metric_jax.evaluation.pairs import MOST_PAIRS, Compared, compare
+from metric_jax.evaluation.verification import FARS
 from metric_jax.training import devices
 from metric_jax.training.errors import RunError
 from metric_jax.training.state import TrainState
@@ -20,9 +23,10 @@ from metric_jax.training.step import make_embed
 
 KS = (1, 2, 4, 8)
 WAYS, SHOTS, QUERIES, EPISODES = 5, 1, 15, 1000
-PAIRS = 1_000_000  # of either kind, at most: more take long, and make the intervals hardly narrower
 # of the test set, whatever embeds it
 COUNTS = ("queries", "left_out", "genuine", "impostors", "clusters")
+
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # two indices each, and whether the classes are the same
 
 
 class Evaluator:
@@ -97,36 +101,78 @@ def in_batches(apply: Callable[[Array], Array], images: np.ndarray, *, size: int
     return np.concatenate(parts)
 
 
+def draw_pairs(labels: np.ndarray, *, seed: int = 0) -> Pairs:
+    """The pairs of a test set that whatever embeds it is to compare: all, or `MOST_PAIRS` of either kind.
+
+    Raises:
+        RunError: Labels without pairs of both kinds.
+    """
+    with _evaluable():
+        return all_pairs(labels, limit=MOST_PAIRS, seed=seed)
+
+
+def compared(embeddings: np.ndarray, pairs: Pairs, *, distance: Distance) -> Compared:
+    """These pairs with the distances of their embeddings.
+
+    Raises:
+        RunError: Embeddings that hold NaN.
+    """
+    with _evaluable():
+        return compare(jnp.asarray(embeddings), pairs, distance=distance)
+
+
 def assess(
-    embeddings: np.ndarray, labels: np.ndarray, *, distance: Distance, seed: int = 0
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    compared: Compared,
+    *,
+    distance: Distance,
+    far: float | None = None,
+    seed: int = 0,
 ) -> dict[str, float]:
     """All that is measured of the embeddings of a test set, in one flat dictionary.
 
     Args:
         embeddings: ``[n, dim]``, floating.
         labels: ``[n]`` integers.
+        compared: From `compared`, of these embeddings.
         distance: The distance between embeddings.
-        seed: Draws few-shot episodes, k-means' start, resamples, and pairs if there are more than `PAIRS`.
+        far: A false accept rate to report the TAR at, beside the usual ones.
+        seed: Draws few-shot episodes, k-means' start and resamples.
 
     Returns:
-        What `evaluation.retrieval` says, with intervals; what `evaluation.verification` says of all pairs;
-        ``5way_1shot``, the accuracy of the nearest of five prototypes, with its interval, where five classes have two
-        images each; and ``nmi``, ``ami`` and ``purity`` of `evaluation.clustering`.
+        What `evaluation.retrieval` and `evaluation.verification` say, with intervals over classes; ``5way_1shot``, the
+        accuracy of the nearest of five prototypes, with its interval, where five classes have two images each; and
+        ``nmi``, ``ami`` and ``purity`` of `evaluation.clustering`.
 
     Raises:
-        RunError: Embeddings that hold NaN, or labels on which nothing can be measured.
+        RunError: Embeddings that hold NaN, labels on which nothing can be measured, or an FAR that these impostors
+            cannot resolve.
     """
     rows = jnp.asarray(embeddings)
     classes = jnp.asarray(np.unique(labels, return_inverse=True)[1])  # labels may be beyond 32 bits
-    try:
-        first, second, is_same = all_pairs(classes, limit=PAIRS, seed=seed)
-        distances = pair_distances(rows, first, second, distance=distance)
+    subjects = np.stack([labels[compared.first], labels[compared.second]], axis=1)
+    impostors = np.sum(~compared.is_same)
+    fars = {each for each in FARS if each >= 1 / impostors} | ({far} if far else set())
+    with _evaluable():
         return {
             **retrieval(rows, classes, ks=_ks(len(rows)), distance=distance, intervals=True),
-            **verification(distances, is_same),
+            **verification(
+                compared.distances,
+                compared.is_same,
+                fars=sorted(fars, reverse=True),
+                subjects=subjects,
+                seed=seed,
+            ),
             **_few_shot(rows, classes, distance=distance, seed=seed),
             **clustering(normalize(rows) if distance is cosine else rows, classes, seed=seed),
         }
+
+
+@contextlib.contextmanager
+def _evaluable() -> Iterator[None]:
+    try:
+        yield
     except ValueError as error:
         raise RunError(f"this test set cannot be evaluated: {error}") from error
 
@@ -167,18 +213,20 @@ def table(results: Mapping[str, float]) -> str:
     """The results for the eye, each metric with its interval, if it has one, and that of raw pixels beside it."""
     metrics = [key for key in results if f"baseline_{key}" in results and not key.endswith(("_low", "_high"))]
     intervals = any(f"{key}_low" in results for key in metrics)
+    shown = {*metrics, *(f"{key}{end}" for key in metrics for end in ("_low", "_high"))}
+    others = {k: v for k, v in results.items() if k not in shown and not k.startswith("baseline_")}
+    width = max(map(len, ["on the test set", *metrics, *others])) + 1
     lines = [
-        f"{'on the test set':<16}{'trained':>10}{'95 % interval' if intervals else '':>18}{'raw pixels':>12}"
+        f"{'on the test set':<{width}}{'trained':>10}{'95 % interval' if intervals else '':>18}{'raw pixels':>12}"
     ]
     for key in metrics:
         low, high = results.get(f"{key}_low"), results.get(f"{key}_high")
         interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
-        lines.append(f"{key:<16}{results[key]:>10.4f}{interval:>18}{results[f'baseline_{key}']:>12.4f}")
+        lines.append(f"{key:<{width}}{results[key]:>10.4f}{interval:>18}{results[f'baseline_{key}']:>12.4f}")
     if not intervals:
-        lines = [line[:26] + line[44:] for line in lines]
-    shown = {*metrics, *(f"{key}{end}" for key in metrics for end in ("_low", "_high"))}
-    others = {k: v for k, v in results.items() if k not in shown and not k.startswith("baseline_")}
+        lines = [line[: width + 10] + line[width + 28 :] for line in lines]
     lines += [
-        f"{key:<16}{value:>10,{'d' if isinstance(value, int) else '.6g'}}" for key, value in others.items()
+        f"{key:<{width}}{value:>10,{'d' if isinstance(value, int) else '.6g'}}"
+        for key, value in others.items()
     ]
     return "\n".join(lines)

@@ -37,20 +37,24 @@ class Run:
         config: What it was trained with, nested dicts.
         step: That of the checkpoint.
         image_shape: (height, width, channels) of the images it embeds.
+        crop: Whether an image file of another shape is cut to that one rather than squeezed.
         distance: The distance between its embeddings.
         parameters: Those of the model and the rest of its state, on all devices.
         function: ``(*parameters, images [n, height, width, channels] uint8) -> embeddings [n, dim]``, jitted.
     """
 
-    def __init__(self, folder: pathlib.Path, config: dict[str, Any], step: int, data: Mapping[str, Any]):
+    def __init__(
+        self, folder: pathlib.Path, config: dict[str, Any], step: int, data: Mapping[str, Any] | None
+    ):
         """Restores the parameters. `open_run` has checked that the folder holds this step."""
         self.folder, self.config, self.step = folder, config, step
-        self._data_options = {**config["data"], **data}
+        self._data_options = {**config["data"], **(data or {})}
         self.distance: Distance = choices.distance(
             config["loss"].get("distance"), loss=config["loss"].get("name", "")
         )
-        known = None if data else _recorded_shape(folder)
-        self.image_shape = known or tuple(self._data[0].images.shape[1:])
+        known = _recorded(folder) if data is None else None
+        self.image_shape = known.image_shape if known else tuple(self._data[0].images.shape[1:])
+        self.crop: bool = known.crop if known else self._data_options.get("crop", False)
         self._mesh = devices.mesh(jax.device_count())
         frozen = config.get("optimizer", {}).get("freeze", ())
         graphdef, wanted = _abstract_model(config["model"], self.image_shape, frozen)
@@ -69,8 +73,10 @@ class Run:
             ``[n, dim]`` float32.
 
         Raises:
-            RunError: Images of another shape or type than the model takes.
+            RunError: Images of another shape or type than the model takes, or none at all.
         """
+        if not len(images):
+            raise RunError(f"{self.folder} is given no image to embed")
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
             takes = ", ".join(map(str, self.image_shape))
             raise RunError(
@@ -102,9 +108,9 @@ class Run:
             DataError: The file is missing, no image, or broken.
         """
         height, width, channels = self.image_shape
-        file, crop = File(pathlib.Path(path), str(path), NO_CLASS), self._data_options.get("crop", False)
+        file = File(pathlib.Path(path), str(path), NO_CLASS)
         try:
-            return read(file, (height, width), channels, crop=crop)
+            return read(file, (height, width), channels, crop=self.crop)
         except Exception as error:  # Pillow has many
             raise DataError(f"cannot read the image {path}: {reason(error)}") from error
 
@@ -129,7 +135,9 @@ def open_run(
         workdir: The run's folder.
         checkpoint: The step of the checkpoint, or "best" for the one that config.best_metric found to be; the newest by
             default.
-        data: Keys of ``config.data`` to read other data than the run's own: ``{"data_dir": "elsewhere"}``.
+        data: Keys of ``config.data`` to read other data than the run's own, ``{"data_dir": "elsewhere"}``. The run then
+            takes images of the shape that these have, also if no key differs, ``{}``. None: it takes those that its
+            threshold was calibrated for, which spares reading the data, or those of its own data if it has none yet.
 
     Returns:
         The run.
@@ -154,7 +162,7 @@ def open_run(
     if step not in steps:
         kept = ", ".join(map(str, steps))
         raise RunError(f"{folder} has no checkpoint of step {step}: it keeps {kept}")
-    return Run(folder, config, step, data or {})
+    return Run(folder, config, step, data)
 
 
 class _Saved:
@@ -222,9 +230,9 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
     return config
 
 
-def _recorded_shape(folder: pathlib.Path) -> tuple[int, ...] | None:
-    """The shape of the images as an evaluation wrote it down, which spares reading the data."""
+def _recorded(folder: pathlib.Path) -> calibration.Threshold | None:
+    """What an evaluation wrote down, the shape of the images too, which spares reading the data."""
     try:
-        return calibration.read(folder).image_shape
+        return calibration.read(folder)
     except RunError:
         return None

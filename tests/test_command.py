@@ -1,0 +1,107 @@
+"""How a script starts and ends: what is wrong with its command line is one line and exit code 2."""
+
+import re
+import sys
+
+import pytest
+import scripts
+from absl import flags
+
+from experiments import command
+from metric_jax.data import DataError
+from metric_jax.training import RunError
+
+
+def test_a_wrong_key_of_the_data_is_one_line_and_exit_code_2():
+    done = scripts.run("evaluate", "--workdir=runs", "--data.roott=x")
+    assert (done.code, done.out) == (2, "")
+    told = "evaluate: unknown key of --data 'roott', did you mean 'root'?"
+    assert re.fullmatch(rf"{re.escape(told)}.*\n", done.err), done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("evaluate", ["--workdir=nowhere"]),
+        ("evaluate", ["--workdir=nowhere", "--checkpoint=newest"]),
+        ("embed", ["--workdir=nowhere", "--out=out"]),
+        ("export", ["--workdir=nowhere", "--out=out"]),
+        ("verify", ["a.png", "b.png", "--workdir=nowhere"]),
+        ("search", ["a.png", "--workdir=nowhere", "--gallery=nowhere"]),
+    ],
+)
+def test_every_script_tells_in_one_line_what_is_wrong_and_has_help(name, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = scripts.run(name, *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert re.fullmatch(rf"{name}: .*\n", done.err), done.err
+    assert not list(tmp_path.iterdir())
+    done = scripts.run(name, "--help")
+    assert done.code == 0
+    assert f"python experiments/{name}.py" in done.out
+    assert "--workdir" in done.out
+
+
+@pytest.fixture
+def started(monkeypatch, capsys):
+    """Starts a script that takes a flag and two images: (exit code, its stdout, its stderr)."""
+
+    def start(*arguments, main=lambda one, other: None):
+        known = flags.FlagValues()
+        flags.DEFINE_string("workdir", None, "A folder.", flag_values=known)
+        flags.DEFINE_integer("verbosity", -1, "As absl's.", flag_values=known)
+        monkeypatch.setattr(flags, "FLAGS", known)
+        monkeypatch.setattr(sys, "argv", ["program", *arguments])
+        with pytest.raises(SystemExit) as end:
+            command.start("compare", main, images=("ONE", "OTHER"), usage="Compares two.")
+        return end.value.code, *capsys.readouterr()
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["a", "b"], "--workdir must be given: --help tells more"),
+        (["a", "b", "--workdir="], "--workdir must be given"),
+        (
+            ["a", "--workdir=x"],
+            "got 1 arguments that are no flags, where it takes 2: python experiments/compare.py",
+        ),
+        (["a", "b", "--workdr=x"], "Unknown command line flag 'workdr'. Did you mean: workdir"),
+        (["a", "b", "--workdir=x", "--verbosity=loud"], "flag --verbosity=loud: "),
+    ],
+)
+def test_what_is_wrong_with_a_command_is_told_before_anything_is_done(started, arguments, told):
+    code, out, error = started(*arguments, main=lambda *_: pytest.fail("it ran"))
+    assert (code, out) == (command.BAD_INPUT, "")
+    assert re.fullmatch(rf"compare: {re.escape(told)}.*\n", error)
+
+
+@pytest.mark.parametrize("raised", [RunError("no such run"), DataError("no such run")])
+def test_an_error_of_the_users_is_one_line(started, raised):
+    def main(one, other):
+        raise raised
+
+    assert started("a", "b", "--workdir=x", main=main) == (2, "", "compare: no such run\n")
+
+
+def test_an_interrupt_is_one_line_and_a_bug_is_not_hidden(started):
+    def interrupted(one, other):
+        raise KeyboardInterrupt
+
+    def buggy(one, other):
+        raise KeyError(one)
+
+    assert started("a", "b", "--workdir=x", main=interrupted) == (130, "", "compare: interrupted\n")
+    code, _, err = started("a", "b", "--workdir=x", main=buggy)
+    assert code == 2  # never 1, which says "different"
+    assert "Traceback" in err
+    assert "KeyError: 'a'" in err
+
+
+def test_the_exit_code_is_what_the_script_returns_and_help_is_no_error(started):
+    assert started("a", "b", "--workdir=x", main=lambda one, other: 1)[0] == 1
+    code, out, _ = started("--help")
+    assert code == 0
+    assert "Compares two." in out
