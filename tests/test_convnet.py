@@ -127,6 +127,14 @@ def test_length_one_or_not():
     assert jnp.abs(lengths - 1).min() > 1e-3
 
 
+def test_bfloat16_embeds_in_float32():
+    exact, half = (network(dtype=dtype) for dtype in ("float32", "bfloat16"))
+    embeddings = run(half, images(5), train=False)
+    assert embeddings.dtype == jnp.float32
+    np.testing.assert_allclose(embeddings, run(exact, images(5), train=False), atol=0.05)
+    np.testing.assert_allclose(jnp.linalg.norm(embeddings, axis=-1), 1, rtol=1e-5)
+
+
 def test_N4_black_images_have_finite_embeddings_and_gradients():
     """Their embedding, before it is scaled, is exactly zero, and all pixels tie in every pool."""
     graphdef, params, rest = nnx.split(network(), nnx.Param, ...)
@@ -222,6 +230,7 @@ def test_a_functional_step_leaves_the_network_as_it_was():
         ({"width": 0}, r"model\.width must be at least 1, got 0"),
         ({"dim": -1}, r"model\.dim must be at least 1, got -1"),
         ({"blocks": 0}, r"model\.blocks must be at least 1, got 0"),
+        ({"dtype": "float16"}, r"model\.dtype must be 'float32' or 'bfloat16', got 'float16'"),
         ({"norm": "layer"}, r"model\.norm must be 'batch' or 'group', got 'layer'"),
         ({"image_shape": (8, 8)}, r"image_shape must be \(height, width, channels\), got \(8, 8\)"),
         ({"image_shape": (8, 0, 1)}, r"got \(8, 0, 1\)"),

@@ -3,6 +3,7 @@
 import inspect
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -59,6 +60,26 @@ def test_a_model_gets_its_options():
     assert net.stages[1][2].units[2].conv.kernel.shape == (1, 1, 4, 16)
     assert made("resnet18", width=2, depths=[1]).stages[0][0].units[0].conv.kernel.shape == (3, 3, 2, 2)
     assert [len(stage.blocks) for stage in made("convnext_tiny", width=2, depths=(1, 2)).stages] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("convnet", {"blocks": 1, "width": 2}),
+        ("convnet", {"blocks": 1, "width": 2, "norm": "group"}),
+        ("resnet18", {"depths": (1, 1), "width": 2}),
+        ("resnet50", {"depths": (1,), "width": 2}),
+        ("vit_small", SMALL_VIT),
+        ("convnext_tiny", {"depths": (1, 1), "width": 2}),
+    ],
+)
+def test_bfloat16_is_what_all_layers_but_the_last_compute_in(name, options):
+    net = made(name, **options, dtype="bfloat16")
+    layers = {path: each.dtype for path, each in nnx.iter_modules(net) if path and hasattr(each, "dtype")}
+    ends = {path: layers.pop(path, None) for path in (("head",), ("neck",), ("norm",))}
+    assert {jnp.dtype(dtype) for dtype in layers.values()} == {jnp.dtype("bfloat16")}
+    assert {jnp.dtype(dtype) for dtype in ends.values() if dtype is not None} <= {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(net))} == {jnp.dtype("float32")}
 
 
 @pytest.mark.parametrize(

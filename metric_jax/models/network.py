@@ -76,8 +76,7 @@ class Network(nnx.Module):
         if images.shape[1:] != self.image_shape:
             expected = ["batch", *self.image_shape]
             raise ValueError(f"images must be [{', '.join(map(str, expected))}], got {list(images.shape)}")
-        features = self.features(images, train=train)
-        embeddings = self.head(features.astype(jnp.promote_types(features.dtype, jnp.float32)))
+        embeddings = self.head(self.features(images, train=train))  # in float32, as the head's parameters are
         if self.neck is not None:
             embeddings = self.neck(embeddings, use_running_average=not train)
         return distances.normalize(embeddings) if self.normalise else embeddings
