@@ -80,7 +80,7 @@ def make_train_step(
             # Of what lies spread, a device needs all: else XLA would spread the layers as well, and exchange features.
             params, rest, memory = lax.with_sharding_constraint((params, state.rest, state.memory), whole)
             embeddings, rest = encode(params["model"], rest, pixels)
-            value = objective(embeddings, labels, params["loss"], step=state.step, memory=memory)
+            value = objective(embeddings, labels, params["loss"], step=state.step, memory=memory, mesh=mesh)
             return value, (embeddings, rest)
 
         (value, (embeddings, rest)), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
@@ -92,7 +92,7 @@ def make_train_step(
         if average is not None:
             share = 1.0 - jnp.minimum(ema, taken / (taken + 9))
             average = moved(average, {"params": params["model"], "rest": rest}, share=share)
-        new = TrainState(taken, params, rest, opt_state, memory, average, state.key)
+        new = TrainState(taken, params, rest, opt_state, memory, average, state.centres, state.key)
         learned = objective.values(state.params["loss"])
         return new, Output(value, optax.tree.norm(gradients), embeddings, learned)
 
@@ -128,7 +128,8 @@ def make_encoder(
         if any(a is not b for a, b in zip(*map(jax.tree.leaves, (rest, variables[1])), strict=True)):
             raise RunError(
                 "batch.chunk encodes a few images at a time, and the model's BatchNorm looks at all of a batch: set "
-                "model.norm='group', optimizer.freeze_statistics=True or batch.chunk=0"
+                "model.norm='group' or model.neck=False, if it has these, optimizer.freeze_statistics=True or "
+                "batch.chunk=0"
             )
         return embeddings
 
