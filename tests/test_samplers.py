@@ -204,7 +204,7 @@ def test_every_class_comes_with_its_nearest():
 
 
 def test_classes_in_one_place_are_no_trouble():
-    drawn = kinds()["hard_classes"].with_centres(np.zeros((24, 2)))
+    drawn = kinds()["hard_classes"].with_centres(np.ones((24, 2)))
     assert {len(set(MANY[drawn(batch)])) for batch in range(20)} == {6}
 
 
@@ -213,6 +213,8 @@ def test_without_centres_any_classes_go_together_and_giving_them_makes_another_s
     before = [found["hard_classes"](batch) for batch in range(10)]
     np.testing.assert_array_equal(before, [found["pk"](batch) for batch in range(10)])
     found["hard_classes"].with_centres(CENTRES)
+    nothing = found["hard_classes"].with_centres(np.zeros((24, 3)))
+    np.testing.assert_array_equal(before, [nothing(batch) for batch in range(10)])
     np.testing.assert_array_equal(before, [found["hard_classes"](batch) for batch in range(10)])
 
 

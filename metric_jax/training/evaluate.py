@@ -56,10 +56,11 @@ class Evaluator:
             self._last = (step, self._retrieval(self.embed(state), self._distance))
         return self._last[1]
 
-    def embed(self, state: TrainState) -> np.ndarray:
-        """The embeddings ``[n, dim]`` of the test set; the last batch is padded, so that one shape is compiled."""
+    def embed(self, state: TrainState, images: Images | None = None) -> np.ndarray:
+        """The embeddings ``[n, dim]`` of the test set, or of others; the last batch is padded, to compile once."""
         apply = functools.partial(self._embed, *state.evaluated)
-        return in_batches(apply, self._test.images, size=self._batch_size, mesh=self._mesh)
+        pixels = (self._test if images is None else images).images
+        return in_batches(apply, pixels, size=self._batch_size, mesh=self._mesh)
 
     @functools.cached_property
     def raw_pixels(self) -> dict[str, float]:

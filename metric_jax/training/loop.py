@@ -42,6 +42,7 @@ from metric_jax.training.reporter import Pending, Reporter
 from metric_jax.training.signals import Termination
 from metric_jax.training.state import TrainState
 from metric_jax.training.step import Output, make_encoder, make_train_step
+from metric_jax.training.stream import Source
 from metric_jax.training.writer import MetricsWriter
 
 
@@ -78,14 +79,11 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
 
     train, test = datasets.load(**config.data)
     sampled = {key: value for key, value in config.batch.items() if key != "chunk"}
-    sampler = samplers.shard(
-        samplers.choose(train, **sampled, seed=config.seed),
-        index=jax.process_index(),
-        count=jax.process_count(),
-    )
-    stream = data.batches(data.renumbered(train), sampler, count=config.steps)
+    sampler = samplers.choose(train, **sampled, seed=config.seed)
     batch_size = config.batch.classes * config.batch.samples
     mesh = devices.mesh(batch_size)
+    source = Source(data.renumbered(train), sampler, config.steps, mesh)
+    stream = source.begin()
     graphdef, state, train_step = _build(
         config, plan, mesh, classes=len(set(train.labels)), batch_shape=(batch_size, *train.images.shape[1:])
     )
@@ -102,6 +100,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
             state, notes = checkpoints.restore(state, stream)
             clock.resume(notes["clock"])
             best.resume(notes["best"])
+            stream = source.follow(stream, state)
         done = int(state.step)
         writer = None
         if processes.is_first():
@@ -146,6 +145,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
                 report(pending, functools.partial(evaluator, state) if evaluates else None)
                 pending = None
             is_best = evaluates and best.see(step, evaluator(state))
+            if evaluates:
+                state = source.look(state, evaluator.embed)
+                stream = source.follow(stream, state)
             if saves or is_best or best.enough or stops:
                 notes = {"clock": clock.notes(), "best": best.notes()}
                 checkpoints.save(state, stream, step=step, notes=notes, best=best.step)
@@ -259,6 +261,7 @@ def _build(
         memory=memories.create(config.memory.size, dim) if config.memory.size else None,
         frozen=config.optimizer.freeze,
         averages=config.ema > 0,
+        centres=jnp.zeros((classes, dim)) if config.batch.sampler == "hard_classes" else None,
     )
     layout = devices.layout(state, mesh, sharded=config.devices.shard_params)
     statistics = not config.optimizer.freeze_statistics

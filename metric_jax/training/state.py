@@ -28,6 +28,8 @@ class TrainState(NamedTuple):
         opt_state: The optimizer's.
         memory: Embeddings of the batches before, or None.
         average: Moving averages of ``params["model"]`` and ``rest``, under ``"params"`` and ``"rest"``, or None.
+        centres: Where the embeddings of every class lie, ``[C, dim]``, for a sampler of hard classes; zeros until they
+            were looked at, and None if nobody asks.
         key: The run's PRNG key. It stays; a step folds its number in.
     """
 
@@ -37,6 +39,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     memory: Memory | None
     average: dict[str, Any] | None
+    centres: Array | None
     key: Array
 
     @property
@@ -56,6 +59,7 @@ def create(
     memory: Memory | None = None,
     frozen: Sequence[str] = (),
     averages: bool = False,
+    centres: Array | None = None,
 ) -> tuple[nnx.GraphDef, TrainState]:
     """Parts a model into what it computes and the state it computes with.
 
@@ -67,6 +71,7 @@ def create(
         memory: An empty memory, if there is to be one.
         frozen: As in `part`.
         averages: Whether to keep moving averages.
+        centres: Those of the classes before anything was embedded, if there are to be any.
 
     Returns:
         (graphdef, state) such that `assemble(graphdef, *state.evaluated)` is the model again.
@@ -76,7 +81,7 @@ def create(
     # Arrays of their own: a step updates its state in place, and cannot do so to one array that is in two places.
     average = jax.tree.map(jnp.copy, {"params": params, "rest": rest}) if averages else None
     step = jnp.zeros((), jnp.int32)
-    return graphdef, TrainState(step, trained, rest, optimizer.init(trained), memory, average, key)
+    return graphdef, TrainState(step, trained, rest, optimizer.init(trained), memory, average, centres, key)
 
 
 def part(model: nnx.Module, frozen: Sequence[str] = ()) -> tuple[nnx.GraphDef, Any, Any]:

@@ -63,6 +63,8 @@ class HardClassSampler(PKSampler):
     def with_centres(self, centres: np.ndarray) -> Self:
         """The sampler with classes where these centres are, ``[C, dim]``, by the classes' order; see `class_centres`.
 
+        Centres that are all 0 are of no embedding, and say nothing.
+
         Raises:
             DataError: Not one centre for each class, or one that is not finite.
         """
@@ -71,7 +73,7 @@ class HardClassSampler(PKSampler):
                 f"centres must be finite and [{len(self._counts)} classes, dim], got {list(centres.shape)}"
             )
         other = copy.copy(self)
-        other._centres = centres.astype(np.float64)
+        other._centres = centres.astype(np.float64) if centres.any() else None
         return other
 
     def _choose(self, rng: np.random.Generator) -> np.ndarray:
