@@ -221,9 +221,9 @@ def test_statistics_may_stay_as_they_are():
 def test_the_loss_of_a_model_in_half_precision_is_computed_in_float32():
     seen = []
 
-    def seeing(embeddings, labels):
+    def seeing(embeddings, labels, **options):
         seen.append(embeddings.dtype)
-        return loss(embeddings, labels)
+        return loss(embeddings, labels, **options)
 
     graphdef, start, take = begin(Halved(), Objective(loss=seeing))
     embeddings = state.assemble(graphdef, *start.evaluated)(IMAGES / np.float32(255), train=True)

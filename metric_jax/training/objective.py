@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from metric_jax import memory as memories
 from metric_jax.limits import Limits
 from metric_jax.memory import Memory
+from metric_jax.types import AxisName
 
 
 class Learned(NamedTuple):
@@ -100,8 +102,12 @@ class Objective:
         *,
         step: Array,
         memory: Memory | None = None,
+        mesh: Mesh | None = None,
     ) -> Float[Array, ""]:
         """The loss of a batch, whose anchors meet the memory too, if there is one.
+
+        On several devices each compares its anchors with the whole batch, and with the whole memory, which are gathered
+        once; left to itself, XLA would leave the references where they are and exchange results for every tile.
 
         Args:
             embeddings: ``[batch, dim]``.
@@ -109,17 +115,47 @@ class Objective:
             params: As from `init`.
             step: How many steps were taken before this one.
             memory: Embeddings of earlier batches.
+            mesh: The devices that the batch is spread over; None if it is not.
 
         Returns:
             A scalar.
         """
-        options: dict[str, Any] = {}
+        references: dict[str, Array] = {}
         if memory is not None:
-            options = {**memories.references(memory), "with_batch": True}
-            options["reference_where"] &= step >= self.memory_start
+            references = memories.references(memory)
+            references["reference_where"] &= step >= self.memory_start
+        if mesh is None:
+            return self._of_part(embeddings, labels, references, params, step, axis_name=None)
+        rows, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
+        return jax.shard_map(
+            functools.partial(self._of_part, axis_name=mesh.axis_names),
+            mesh=mesh,
+            in_specs=(rows, rows, rows, whole, whole),
+            out_specs=whole,
+        )(embeddings, labels, jax.tree.map(lambda x: _filled_up(x, mesh.size), references), params, step)
+
+    def _of_part(
+        self,
+        embeddings: Array,
+        labels: Array,
+        references: Mapping[str, Array],
+        params: Mapping[str, Array],
+        step: Array,
+        *,
+        axis_name: AxisName,
+    ) -> Array:
+        """The loss of the whole batch and memory, of which a device has these parts."""
+        options: dict[str, Any] = {**references, "axis_name": axis_name}
+        if references:
+            options["with_batch"] = True
         proxies = [] if self.proxies is None else [params["proxies"]]
         loss = functools.partial(self.loss, embeddings, labels, *proxies, **self.values(params), **options)
         if self.before is None:
             return loss()
         before = functools.partial(self.before, embeddings, labels, **options)
         return lax.cond(step < self.before_steps, before, loss)
+
+
+def _filled_up(array: Array, multiple: int) -> Array:
+    """With zeros, False among them, to so many rows that the devices can share them."""
+    return jnp.pad(array, [(0, -len(array) % multiple), *[(0, 0)] * (array.ndim - 1)])
