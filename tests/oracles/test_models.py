@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
+from references_models import weights_of
 from small_models import features, images, in_torch, loaded
 from torch.nn import functional
 
@@ -171,24 +172,13 @@ class TorchConvNeXt(torch.nn.Module):
 # --- the same outputs -------------------------------------------------------------------------------------------------
 
 
-def shaken(theirs):
-    """The same network with every number in it random."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for value in theirs.state_dict().values():
-            if value.is_floating_point():
-                value.add_(
-                    0.1 + 0.4 * torch.rand(value.shape, generator=generator) / max(1, value[0].numel()) ** 0.5
-                )
-    return theirs
-
-
 def beside_torch(ours, theirs, mean, std, folder, *, train=False):
-    state = {name: value.numpy() for name, value in shaken(theirs).train(train).state_dict().items()}
-    net = loaded(ours, {name: value.copy() for name, value in state.items()}, folder)
+    weights = weights_of({name: tuple(value.shape) for name, value in theirs.state_dict().items()})
+    theirs.load_state_dict({name: torch.tensor(value) for name, value in weights.items()})
+    net = loaded(ours, weights, folder)
     x = images(3, net.image_shape)
     with torch.no_grad():
-        expected = theirs(torch.tensor(in_torch(x, mean, std), dtype=torch.float32)).numpy()
+        expected = theirs.train(train)(torch.tensor(in_torch(x, mean, std), dtype=torch.float32)).numpy()
     assert np.ptp(expected, axis=0).max() > 0.01, "images are told apart"
     np.testing.assert_allclose(features(net, x, train=train), expected, rtol=1e-4, atol=1e-4)
 
@@ -222,9 +212,9 @@ def test_positions_of_another_grid_beside_torch(grid):
 
 
 def test_weights_in_bfloat16_beside_torch(tmp_path):
-    theirs = torch.linspace(-3, 3, 7).to(torch.bfloat16)
-    written = np.frombuffer(theirs.view(torch.int16).numpy().tobytes(), jnp.bfloat16)
-    ours = ViT((8, 8, 3), patch=8, width=7, blocks=1, heads=1, rngs=nnx.Rngs(0))
-    state = {name: value.numpy() for name, value in TorchViT(8, 7, 1, 1, tokens=2).state_dict().items()}
-    net = loaded(ours, {**state, "norm.bias": written}, tmp_path)
-    np.testing.assert_array_equal(net.norm.bias[...], theirs.float().numpy())
+    theirs = TorchViT(8, 7, 1, 1, tokens=2)
+    weights = weights_of({name: tuple(value.shape) for name, value in theirs.state_dict().items()})
+    bias = torch.linspace(-3, 3, 7).to(torch.bfloat16)
+    weights["norm.bias"] = bias.view(torch.int16).numpy().view(jnp.bfloat16)
+    net = loaded(ViT((8, 8, 3), patch=8, width=7, blocks=1, heads=1, rngs=nnx.Rngs(0)), weights, tmp_path)
+    np.testing.assert_array_equal(net.norm.bias[...], bias.float().numpy())
