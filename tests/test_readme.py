@@ -11,7 +11,7 @@ PAGES = [
     README,
     *(
         README.parent / "docs" / name
-        for name in ("own_loss.md", "evaluation.md", "augmentation.md", "data.md")
+        for name in ("own_loss.md", "evaluation.md", "augmentation.md", "data.md", "models.md")
     ),
 ]
 
