@@ -11,6 +11,7 @@ from ml_collections import config_flags
 from configs import base
 from metric_jax.data.errors import unknown
 from metric_jax.training import USER_ERRORS
+from metric_jax.training.runs import BEST
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # what shells expect after Ctrl-C
@@ -58,6 +59,30 @@ def start(
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def define_checkpoint() -> flags.FlagHolder[int | str | None]:
+    """Defines the flag --checkpoint, a step or "best"; None for the newest."""
+    return flags.DEFINE(
+        _Checkpoint(),
+        "checkpoint",
+        None,
+        f'The step of the checkpoint, or "{BEST}", for the one that config.best_metric found to be; the newest by '
+        "default.",
+    )
+
+
+class _Checkpoint(flags.ArgumentParser[int | str]):
+    """Reads what --checkpoint is given."""
+
+    def parse(self, argument: Any) -> int | str:
+        """A step, or "best"."""
+        if argument == BEST:
+            return BEST
+        try:
+            return int(argument)
+        except ValueError:
+            raise ValueError(f'a step was expected, or "{BEST}"') from None
 
 
 def define_data(name: str) -> Callable[[], dict[str, Any]]:

@@ -54,7 +54,7 @@ def main(
     workdir: str,
     out: str,
     *,
-    checkpoint: int | None = None,
+    checkpoint: int | str | None = None,
     images: str | None = None,
     part: str = "test",
     shard: int = 2048,
@@ -66,7 +66,7 @@ def main(
     Args:
         workdir: The run's folder.
         out: The folder to write to.
-        checkpoint: The step of the checkpoint; the newest by default.
+        checkpoint: The step of the checkpoint, or "best"; the newest by default.
         images: A folder of images; by default the run's data are embedded.
         part: ``"test"`` or ``"train"``, of the run's data.
         shard: How many images make a shard.
@@ -195,9 +195,7 @@ def say(text: str) -> None:
 if __name__ == "__main__":
     WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
     OUT = flags.DEFINE_string("out", None, "The folder to write to; made if it is not there.")
-    CHECKPOINT = flags.DEFINE_integer(
-        "checkpoint", None, "The step of the checkpoint; the newest by default."
-    )
+    CHECKPOINT = command.define_checkpoint()
     IMAGES = flags.DEFINE_string(
         "images", None, "A folder of images; by default the run's data are embedded."
     )

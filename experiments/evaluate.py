@@ -27,6 +27,14 @@ from metric_jax.training import Run, RunError, calibration, folders, open_run
 from metric_jax.training.evaluate import Pairs, assess, beside, compared, draw_pairs, pixels, table
 
 RESULTS = "evaluation.json"
+SET = ("source", "name")
+SPLIT = (
+    "split",
+    "test_fraction",
+    "split_seed",
+    "train_split",
+    "test_split",
+)  # which of its images are to test on
 
 
 class Evaluated(NamedTuple):
@@ -43,7 +51,7 @@ class Evaluated(NamedTuple):
 def main(
     workdir: str,
     *,
-    checkpoint: int | None = None,
+    checkpoint: int | str | None = None,
     far: float = 0.01,
     compare: str | None = None,
     projector: bool = False,
@@ -53,7 +61,7 @@ def main(
 
     Args:
         workdir: The run's folder.
-        checkpoint: The step of the checkpoint; the newest by default.
+        checkpoint: The step of the checkpoint, or "best"; the newest by default.
         far: The false accept rate that the threshold is calibrated for.
         compare: The folder of another run, for a report of both.
         projector: Whether to write files for TensorBoard's projector too.
@@ -61,11 +69,14 @@ def main(
     """
     calibration.check_far(far)
     data = data or {}  # given, for the data are read: the shape of the images is theirs
-    runs = [open_run(workdir, checkpoint, data=data), *([open_run(compare, data=data)] if compare else [])]
-    paths = [run.folder.resolve() for run in runs]
-    if len(set(paths)) < len(paths):
-        raise RunError(f"--compare={compare} is the run itself: name another one")
+    runs = [open_run(workdir, checkpoint, data=data)]
     _, test = runs[0].load_data()
+    if compare is not None:
+        runs.append(open_run(compare, data=data))
+        check_comparable(*runs)
+    paths = [run.folder.resolve() for run in runs]
+    for run in runs:
+        tell_of_seen_images(run, {**runs[0].config["data"], **data})
     pairs = draw_pairs(test.labels)
     far = measurable(far, pairs)
     raw = raw_pixels(test, pairs, far)
@@ -91,6 +102,29 @@ def main(
         f"  {threshold.measured_far:.4%} of {threshold.impostors:,} pairs of different classes\n"
         f"  {threshold.tar:.4%} of the pairs of the same class\nreport: {report}"
     )
+
+
+def check_comparable(run: Run, other: Run) -> None:
+    """Raises a RunError unless the other run can embed the test set of this one."""
+    if run.folder.resolve() == other.folder.resolve():
+        raise RunError(f"--compare={other.folder} is the run itself: name another one")
+    if run.image_shape != other.image_shape:
+        raise RunError(
+            f"--compare={other.folder} is a run on images {list(other.image_shape)}, and {run.folder} one on "
+            f"{list(run.image_shape)}: compare runs on the same data"
+        )
+
+
+def tell_of_seen_images(run: Run, data: Mapping[str, Any]) -> None:
+    """Says so if the test set is another part of the data than the one that the run was not to see."""
+    own = run.config["data"]
+    changed = [f"data.{key}" for key in SPLIT if own.get(key) != data.get(key)]
+    if changed and all(own.get(key) == data.get(key) for key in SET):
+        print(
+            f"evaluate: {run.folder} was trained with another {', '.join(changed)}, and may have seen images of this "
+            "test set",
+            file=sys.stderr,
+        )
 
 
 def measurable(far: float, pairs: Pairs) -> float:
@@ -153,9 +187,7 @@ def write_report(
 
 if __name__ == "__main__":
     WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
-    CHECKPOINT = flags.DEFINE_integer(
-        "checkpoint", None, "The step of the checkpoint; the newest by default."
-    )
+    CHECKPOINT = command.define_checkpoint()
     FAR = flags.DEFINE_float("far", 0.01, "The false accept rate that the threshold is calibrated for.")
     COMPARE = flags.DEFINE_string("compare", None, "The folder of another run, for a report of both.")
     PROJECTOR = flags.DEFINE_bool(

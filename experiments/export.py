@@ -33,13 +33,13 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 DESCRIPTION = ".json"
 
 
-def main(workdir: str, out: str, *, checkpoint: int | None = None) -> None:
+def main(workdir: str, out: str, *, checkpoint: int | str | None = None) -> None:
     """Writes the function and its description.
 
     Args:
         workdir: The folder of a run that evaluate.py has been over.
         out: The file; the description has the same name and ends in .json.
-        checkpoint: The step of the checkpoint; the newest by default.
+        checkpoint: The step of the checkpoint, or "best"; the newest by default.
     """
     path = pathlib.Path(out)
     description = path.with_suffix(DESCRIPTION)
@@ -75,9 +75,7 @@ def serialize(run: Run) -> bytes:
 
 if __name__ == "__main__":
     WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
-    CHECKPOINT = flags.DEFINE_integer(
-        "checkpoint", None, "The step of the checkpoint; the newest by default."
-    )
+    CHECKPOINT = command.define_checkpoint()
     OUT = flags.DEFINE_string("out", None, "The file to write.")
     command.start(
         "export", lambda: main(WORKDIR.value, OUT.value, checkpoint=CHECKPOINT.value), usage=__doc__

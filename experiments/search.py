@@ -53,7 +53,7 @@ def main(
     *,
     workdir: str,
     gallery: str,
-    checkpoint: int | None = None,
+    checkpoint: int | str | None = None,
     k: int = 8,
     images: str | None = None,
     out: str = "found.png",
@@ -65,14 +65,13 @@ def main(
         image: The path of the query.
         workdir: The folder of a run that evaluate.py has been over.
         gallery: A folder that embed.py wrote with this run.
-        checkpoint: The step of the checkpoint; the newest by default.
+        checkpoint: The step of the checkpoint, or "best"; the newest by default.
         k: How many images to find.
         images: The folder of images that was embedded; the run's own data by default.
         out: The picture to write.
         approximate: Whether to ask an index of faiss.
     """
-    if not pathlib.Path(out).parent.is_dir():
-        raise RunError(f"--out={out} is in no folder that there is: name another file")
+    check_out(out)
     run = open_run(workdir, checkpoint)
     threshold = calibration.of_run(run.folder, step=run.step, distance=run.distance)
     query = run.read_image(image)
@@ -96,6 +95,17 @@ def main(
     print(f"picture: {out}")
 
 
+def check_out(out: str) -> None:
+    """Raises a RunError unless a picture can be written there."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    path = pathlib.Path(out)
+    if not path.parent.is_dir() or path.is_dir():
+        raise RunError(f"--out={out} is no file in a folder that there is: name another")
+    if path.suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
+        raise RunError(f"--out={out} does not end as a picture does: .png, say")
+
+
 def read_gallery(gallery: str, run: Run) -> shards.Embedded:
     """What embed.py wrote, which must be by this checkpoint and of images of this shape."""
     anew = "embed it anew with experiments/embed.py"
@@ -105,11 +115,11 @@ def read_gallery(gallery: str, run: Run) -> shards.Embedded:
         raise RunError(f"{gallery} holds a label that is no 32-bit integer ({error}): {anew}") from error
     if embedded.made_with.get("model") != digest_of_checkpoint(run):
         raise RunError(f"{gallery} was not embedded by step {run.step} of {run.folder}: {anew}")
-    shape = list(run.image_shape)
-    if (embedded.made_with.get("image_shape"), embedded.made_with.get("crop")) != (shape, run.crop):
+    seen = [embedded.made_with.get(key) for key in ("image_shape", "crop")]
+    if seen != [list(run.image_shape), run.crop]:
         raise RunError(
-            f"{gallery} was embedded from images of another shape than {shape}, for which {run.folder} has its "
-            f"threshold: {anew}"
+            f"{gallery} was embedded from images of another shape than {list(run.image_shape)}, which the threshold of "
+            f"{run.folder} is for: {anew}, and with the --data flags that evaluate.py was given"
         )
     return embedded
 
@@ -267,7 +277,7 @@ def save_picture(
         show(axis, picture(each.id), title, *style)
     try:
         figure.savefig(out)
-    except (OSError, ValueError) as error:  # the latter for an ending that matplotlib does not know
+    except OSError as error:
         raise RunError(f"cannot write --out={out}: {error}") from error
 
 
@@ -293,9 +303,7 @@ def shortened(text: str) -> str:
 if __name__ == "__main__":
     WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
     GALLERY = flags.DEFINE_string("gallery", None, "The folder that embed.py wrote.")
-    CHECKPOINT = flags.DEFINE_integer(
-        "checkpoint", None, "The step of the checkpoint; the newest by default."
-    )
+    CHECKPOINT = command.define_checkpoint()
     K = flags.DEFINE_integer("k", 8, "How many images to find.")
     IMAGES = flags.DEFINE_string("images", None, "The folder of images that was embedded.")
     OUT = flags.DEFINE_string("out", "found.png", "The picture to write.")

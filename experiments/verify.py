@@ -21,14 +21,14 @@ from metric_jax.training import calibration, open_run
 SAME, DIFFERENT = 0, 1
 
 
-def main(image1: str, image2: str, *, workdir: str, checkpoint: int | None = None) -> int:
+def main(image1: str, image2: str, *, workdir: str, checkpoint: int | str | None = None) -> int:
     """Compares two image files; returns `SAME` or `DIFFERENT`.
 
     Args:
         image1: The path of one image.
         image2: That of the other.
         workdir: The folder of a run that evaluate.py has been over.
-        checkpoint: The step of the checkpoint; the newest by default.
+        checkpoint: The step of the checkpoint, or "best"; the newest by default.
     """
     run = open_run(workdir, checkpoint)
     threshold = calibration.of_run(run.folder, step=run.step, distance=run.distance)
@@ -46,9 +46,7 @@ def main(image1: str, image2: str, *, workdir: str, checkpoint: int | None = Non
 
 if __name__ == "__main__":
     WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
-    CHECKPOINT = flags.DEFINE_integer(
-        "checkpoint", None, "The step of the checkpoint; the newest by default."
-    )
+    CHECKPOINT = command.define_checkpoint()
     command.start(
         "verify",
         lambda image1, image2: main(image1, image2, workdir=WORKDIR.value, checkpoint=CHECKPOINT.value),

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import scripts
+import trained_run
 from absl import flags
 
 from experiments import command
@@ -24,6 +25,7 @@ def test_a_wrong_key_of_the_data_is_one_line_and_exit_code_2():
     [
         ("evaluate", ["--workdir=nowhere"]),
         ("evaluate", ["--workdir=nowhere", "--checkpoint=newest"]),
+        ("embed", ["--workdir=nowhere", "--out=out", "--checkpoint=best"]),
         ("embed", ["--workdir=nowhere", "--out=out"]),
         ("export", ["--workdir=nowhere", "--out=out"]),
         ("verify", ["a.png", "b.png", "--workdir=nowhere"]),
@@ -40,6 +42,17 @@ def test_every_script_tells_in_one_line_what_is_wrong_and_has_help(name, argumen
     assert done.code == 0
     assert f"python experiments/{name}.py" in done.out
     assert "--workdir" in done.out
+
+
+def test_a_checkpoint_is_a_step_or_the_best():
+    told = scripts.run("export", "--workdir=nowhere", "--out=out", "--checkpoint=newest").err
+    assert told == 'export: flag --checkpoint=newest: a step was expected, or "best"\n'
+    run = str(trained_run.trained())
+    for given, told in (
+        ("best", "has no best checkpoint"),
+        ("4", "has no checkpoint of step 4: it keeps 8, 12"),
+    ):
+        assert told in scripts.run("export", f"--workdir={run}", "--out=out", f"--checkpoint={given}").err
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,8 +34,12 @@ def test_evaluate_measures_calibrates_and_writes_a_report(tmp_path):
         "evaluate", f"--workdir={folder}", "--data.test_fraction=0.03", "--checkpoint=8", "--far=1e-9"
     )
     assert done.code == 0, done.err
+    seen, measurable = done.err.splitlines()
+    assert seen.endswith(
+        "was trained with another data.test_fraction, and may have seen images of this test set"
+    )
     assert re.fullmatch(
-        r"evaluate: a FAR of 1e-09 cannot be measured with \d+ pairs .* threshold is for .*\n", done.err
+        r"evaluate: a FAR of 1e-09 cannot be measured with \d+ .* threshold is for .*", measurable
     )
     results = json.loads((folder / "evaluation" / "evaluation.json").read_text())
     for key in ("map_at_r", "recall@1", "auc", "eer", "5way_1shot", "ami"):
@@ -63,7 +68,7 @@ def written(monkeypatch, tmp_path):
     return calls
 
 
-def test_evaluate_of_two_runs_of_one_name_reports_both_and_changes_one(tmp_path, written):
+def test_evaluate_of_two_runs_of_one_name_reports_both_and_changes_one(tmp_path, written, capsys):
     folder, other = (trained_run.copy(tmp_path / parent / "run") for parent in "ab")
     evaluate.main(str(folder), checkpoint=8, compare=str(other), projector=True, data={"test_fraction": 0.03})
     ((_, runs), options) = written[0]
@@ -73,6 +78,8 @@ def test_evaluate_of_two_runs_of_one_name_reports_both_and_changes_one(tmp_path,
     assert np.abs(runs[0].embeddings - runs[1].embeddings).max() > 1e-3
     assert options["projector"]
     assert everything(other) == everything(trained_run.trained())
+    told = capsys.readouterr().err.splitlines()  # neither was trained to be tested on these
+    assert [line.partition(" was ")[0] for line in told] == [f"evaluate: {run}" for run in (folder, other)]
 
 
 def test_evaluate_takes_the_test_set_of_the_run_and_its_distance(tmp_path, images, written, capsys):
@@ -95,7 +102,9 @@ def test_evaluate_takes_the_test_set_of_the_run_and_its_distance(tmp_path, image
     assert threshold.far == 0.01
     assert measured == pytest.approx(threshold.measured_far, abs=1e-4)
     assert 0.009 < measured <= 0.01 + 1e-4
-    assert "report: " in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "report: " in told.out
+    assert told.err == ""
 
 
 def test_evaluate_draws_pairs_once_for_metrics_threshold_and_figures(tmp_path, written, monkeypatch):
@@ -131,10 +140,22 @@ def test_evaluate_anew_takes_the_size_of_the_data_whatever_it_was_evaluated_with
     assert (found.image_shape, found.crop) == ((8, 8, 1), False)
 
 
-def test_evaluate_of_a_run_with_itself_is_refused():
+def test_evaluate_refuses_to_compare_a_run_with_itself_or_with_one_on_other_images(tmp_path, monkeypatch):
     folder = trained_run.trained()
     with pytest.raises(RunError, match="is the run itself"):
         evaluate.main(str(folder), compare=f"{folder}/../{folder.name}")
+    with pytest.raises(RunError, match="holds no run"):
+        evaluate.main(str(folder), compare=str(tmp_path))
+    runs = {
+        name: SimpleNamespace(folder=tmp_path / name, image_shape=(8, 8, size))
+        for size, name in enumerate("ab")
+    }
+    runs["a"].load_data = lambda: (None, None)
+    monkeypatch.setattr(evaluate, "open_run", lambda name, *_, **__: runs[name])
+    with pytest.raises(
+        RunError, match=r"b is a run on images \[8, 8, 1\], and .*a one on \[8, 8, 0\]: compare"
+    ):
+        evaluate.main("a", compare="b")
     assert not (folder / "evaluation").exists()
 
 
