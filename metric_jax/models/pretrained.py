@@ -90,13 +90,13 @@ def load_pretrained(model: nnx.Module, path: str | pathlib.Path) -> None:
     for name, tensor in safetensors.read(path).items():
         rule, ours = _place(name, rules)
         if rule is None or (ours and (ours not in keys or ours in found)):
-            surplus.append(name)
+            surplus.append(repr(name))
         elif ours:
             if not jnp.issubdtype(tensor.dtype, jnp.floating):
                 raise ValueError(f"{path}: tensor {name!r} is {tensor.dtype}: weights are floating")
             fitted = found[ours] = _fitted(tensor, rule, shapes[ours])
             if fitted is None:
-                misshaped.append(f"{name} {list(tensor.shape)} for {ours} {list(shapes[ours])}")
+                misshaped.append(f"{name!r} {list(tensor.shape)} for {ours} {list(shapes[ours])}")
             elif not np.isfinite(fitted).all():
                 raise ValueError(f"{path}: tensor {name!r} holds NaN or infinity")
     faults = {
