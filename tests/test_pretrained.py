@@ -71,7 +71,7 @@ def test_a_tensor_too_few_or_too_many(tmp_path):
 def test_weights_of_another_size(tmp_path):
     told = refused(network(width=8), weights_of(SHAPES), tmp_path)
     assert (
-        "conv1.weight [4, 3, 7, 7] for stem.conv.kernel [7, 7, 3, 8], bn1.weight [4] for stem.norm.scale [8]"
+        "'conv1.weight' [4, 3, 7, 7] for stem.conv.kernel [7, 7, 3, 8], 'bn1.weight' [4] for stem.norm.scale [8]"
         in told
     )
     assert "lacks" not in told
