@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import trained_run
+from flax import nnx
 from jax import export as jax_export
 
 from experiments import export
+from metric_jax import models
 from metric_jax.training import RunError, calibration, open_run
 
 # As the script's docstring says it is done.
@@ -76,6 +79,18 @@ def test_jax_alone_embeds_as_the_run_does_any_number_of_images(calibrated, tmp_p
     assert artefact.platforms == ("cpu", "cuda", "tpu")
     assert artefact.nr_devices == 1
     assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_network_takes_a_number_of_images_that_is_not_known_yet(name):
+    graphdef, state = nnx.split(nnx.eval_shape(lambda: models.MODELS[name]((32, 32, 3), rngs=nnx.Rngs(0))))
+    (n,) = jax_export.symbolic_shape("n")
+    found = jax.eval_shape(
+        lambda state, images: nnx.merge(graphdef, state)(images, train=False),
+        state,
+        jax.ShapeDtypeStruct((n, 32, 32, 3), np.float32),
+    )
+    assert found.shape[0] == n
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ class ConvNet(Network):
         x = images.astype(self.dtype)
         for block in self.blocks:
             x = block(x, train=train)
-        return x.reshape(len(x), -1)
+        return x.reshape(x.shape[0], -1)
 
 
 class Block(nnx.Module):

@@ -108,8 +108,8 @@ class ViT(Network):
         """``[batch, width]`` float32: the last state of the class token."""
         del train  # nothing in here knows
         x = self.patches(network.standardised(images, self.mean, self.std).astype(self.dtype))
-        x = x.reshape(len(x), -1, x.shape[-1])
-        token = jnp.broadcast_to(self.token[...].astype(x.dtype), (len(x), 1, x.shape[-1]))
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        token = jnp.broadcast_to(self.token[...].astype(x.dtype), (x.shape[0], 1, x.shape[-1]))
         x = jnp.concatenate([token, x], axis=1) + self.positions[...].astype(x.dtype)[None]
         for block in self.blocks:
             x = block(x)
