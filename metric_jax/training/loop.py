@@ -203,7 +203,7 @@ def _plan(config: ml_collections.ConfigDict) -> _Plan:
     datasets.check(config.data.source, config.data.split)
     batch = config.batch
     samplers.check(batch.sampler, super_classes=batch.super_classes, neighbours=batch.neighbours)
-    choices.check_model(config.model.name)
+    choices.check_model(**config.model)
     distance = choices.distance(config.loss.distance, loss=config.loss.name)
     margin = choices.margin(config.loss.margin, loss=config.loss.name)
     wanted = config.optimizer

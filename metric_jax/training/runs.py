@@ -215,7 +215,8 @@ def _abstract_model(
     options: Mapping[str, Any], image_shape: tuple[int, ...], frozen: Sequence[str]
 ) -> tuple[nnx.GraphDef, dict[str, Any]]:
     """The model's graph, and the shapes of its parameters and of the rest."""
-    make = functools.partial(choices.model, **options, image_shape=image_shape)
+    untrained = {**options, "pretrained": ""}  # the weights are the checkpoint's
+    make = functools.partial(choices.model, **untrained, image_shape=image_shape)
     graphdef, params, rest = part(nnx.eval_shape(lambda: make(key=jax.random.key(0))), frozen)
     return graphdef, {"params": params, "rest": rest}
 
