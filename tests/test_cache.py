@@ -72,11 +72,15 @@ def flip(path):
     path.write_bytes(content)
 
 
-def plant(path):
+def plant(path, write=lambda path: path.write_bytes(pickle.dumps(Planted()))):
     """A pickle under a checksum that is right."""
-    np.save(path, np.array([Planted()]), allow_pickle=True)
+    write(path)
     described = {"sha256": cache._checksum(path, NOTES), "notes": NOTES}
     path.with_suffix(".json").write_text(json.dumps(described))
+
+
+def plant_in_an_array(path):
+    plant(path, lambda path: np.save(path, np.array([Planted()]), allow_pickle=True))
 
 
 def misname(path):
@@ -89,8 +93,8 @@ HARMS = {
     "cut off": lambda path: path.write_bytes(path.read_bytes()[:-1]),
     "empty": lambda path: path.write_bytes(b""),
     "gone": pathlib.Path.unlink,
-    "a pickle": lambda path: path.write_bytes(pickle.dumps(Planted())),
-    "a pickle in an array": plant,
+    "a pickle": plant,
+    "a pickle in an array": plant_in_an_array,
     "notes cut off": lambda path: path.with_suffix(".json").write_text('{"sha256": '),
     "notes of another kind": lambda path: path.with_suffix(".json").write_text("[1]"),
     "notes changed": misname,
