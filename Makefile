@@ -11,7 +11,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-oracles lint format docs bench lock clean
+.PHONY: help train test test-faults test-oracles lint format docs bench lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s%s\n", $$1, $$2}'
@@ -20,7 +20,12 @@ train: $(VENV)/.locked  ## train on scikit-learn's digits; CONFIG=, WORKDIR= and
 	$(BIN)/python experiments/train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
 
 test: lint  ## lint, check types, run tests and doctests on all cores; ARGS= goes to pytest
-	$(BIN)/python -m pytest --ignore=tests/oracles --numprocesses=auto --dist=loadgroup $(ARGS)
+	$(BIN)/python -m pytest --ignore=tests/oracles --ignore=tests/faults --numprocesses=auto --dist=loadgroup $(ARGS)
+
+test-faults: $(VENV)/.locked  ## kill, stop and starve training runs; all of T1 to T8, with what was counted
+	$(BIN)/python -m pytest tests/faults $(ARGS)
+	$(BIN)/python -m pytest tests --ignore=tests/oracles --ignore=tests/faults --numprocesses=auto --dist=loadgroup \
+		-k "T1_ or T2_ or T3_ or T4_ or T5_ or T6_ or T7_ or T8_" $(ARGS)
 
 test-oracles: $(VENV)/.oracle  ## compare with pytorch-metric-learning and faiss
 	$(BIN)/python -m pytest tests/oracles tests/test_search.py $(ARGS)

@@ -229,27 +229,33 @@ def files_of_at_most(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_T5_a_full_disk_is_told_at_the_next_save_and_the_checkpoint_before_is_good(saved, stream):
+def test_T5_a_full_disk_is_told_and_the_checkpoint_before_is_good(saved, stream):
+    large = make_state(3)._replace(rest=jax.random.normal(jax.random.key(0), [100_000]))
     with Checkpoints(saved, keep=2) as checkpoints:
-        with files_of_at_most(100_000):
-            large = make_state(3)._replace(rest=jax.random.normal(jax.random.key(0), [100_000]))
+        with (
+            files_of_at_most(100_000),
+            pytest.raises(RunError, match=f"step 3 in {saved}: File too") as error,
+        ):
             checkpoints.save(large, stream, step=3, notes=NOTES)
-            with pytest.raises(RunError, match=f"step 3 in {saved}: File too large; once") as error:
-                checkpoints.save(make_state(4), stream, step=4, notes=NOTES)
         assert "\n" not in str(error.value)
-        assert sorted(path.name for path in saved.iterdir()) == ["1", "2"]  # and the space is free again
         assert checkpoints.restore(make_state(0), stream)[0].step == 2
+    assert sorted(path.name for path in saved.iterdir()) == ["1", "2"]
 
 
-def test_T5_a_save_that_failed_is_told_at_the_end(saved, stream, monkeypatch, capsys):
+def test_T5_what_fails_in_the_background_is_told_at_the_next_save_or_at_the_end(
+    saved, stream, monkeypatch, capsys
+):
     def full(_):
         raise OSError(28, "No space left on device")
 
+    told = f"step 3 in {saved}: cannot write .*: No space left"
     monkeypatch.setattr(manifest.os, "fsync", full)
-    with (
-        pytest.raises(RunError, match=f"step 3 in {saved}: cannot write .*: No space left"),
-        Checkpoints(saved, keep=2) as checkpoints,
-    ):
+    with Checkpoints(saved, keep=2) as checkpoints:
+        checkpoints.save(make_state(3), stream, step=3, notes=NOTES)
+        with pytest.raises(RunError, match=told):
+            checkpoints.save(make_state(4), stream, step=4, notes=NOTES)
+        assert sorted(path.name for path in saved.iterdir()) == ["1", "2"]  # the space is free again
+    with pytest.raises(RunError, match=told), Checkpoints(saved, keep=2) as checkpoints:
         checkpoints.save(make_state(3), stream, step=3, notes=NOTES)
 
     def interrupted():
@@ -261,6 +267,14 @@ def test_T5_a_save_that_failed_is_told_at_the_end(saved, stream, monkeypatch, ca
         interrupted()
     assert "No space left on device" in capsys.readouterr().err
     assert stored.steps(saved) == [1, 2]
+
+
+def test_T5_what_tensorstore_says_of_a_full_disk_is_told_in_few_words():
+    error = ValueError(
+        "RESOURCE_EXHAUSTED: Failed writing: \"d/eb4\": Failed to write [os_error_code='28']\n..."
+    )
+    assert checkpoint._reason(error) == "No space left on device"
+    assert checkpoint._reason(ValueError("first\nsecond")) == "first"
 
 
 def test_T5_a_folder_that_cannot_be_made_is_named(tmp_path):

@@ -1,5 +1,6 @@
 import io
 import sys
+import types
 
 import pytest
 
@@ -29,6 +30,26 @@ def test_speed_is_that_of_the_median_step(time):
     tick(clock, time, 60.0, 0.1, 0.1, 0.1, 9.0, 0.1)  # the first was compiled, the fifth evaluated
     assert clock.steps_per_second == pytest.approx(10.0)
     assert clock.seconds == pytest.approx(69.4)
+
+
+def test_waiting_is_told_beside_the_step_that_it_is_part_of(time):
+    clock = Clock()
+    assert clock.speed(16) == {"images_per_s": 0}
+    for wait in (0.0, 0.1, 0.2):
+        with clock.waiting():
+            time[0] += wait
+        tick(clock, time, 0.4)
+    found = clock.speed(16)
+    assert found == pytest.approx({"images_per_s": 16 / 0.55, "step_seconds": 0.55, "wait_seconds": 0.1})
+
+
+def test_memory_is_told_where_the_device_tells(monkeypatch):
+    assert progress.memory() == {}
+    device = types.SimpleNamespace(
+        memory_stats=lambda: {"bytes_in_use": 3, "peak_bytes_in_use": 5, "num_allocs": 7}
+    )
+    monkeypatch.setattr(progress.jax, "local_devices", lambda: [device])
+    assert progress.memory() == {"device_bytes_in_use": 3, "device_peak_bytes_in_use": 5}
 
 
 def test_a_later_session_goes_on(time):

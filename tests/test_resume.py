@@ -1,5 +1,6 @@
 """Runs that are killed, stopped, damaged or diverge: nothing is lost, and what goes on ends where it would have."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -141,6 +142,15 @@ def test_T6_a_loss_that_is_nan_is_not_saved(step, tmp_path, monkeypatch):
     assert stored.steps(home) == [4]
     assert [line["step"] for line in lines(tmp_path)] == [2, 4, 6]
     assert not (tmp_path / "results.json").exists()
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    folders.claim(tmp_path, config().to_dict())
+    with (tmp_path / "config.json").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match=f"another process trains in {tmp_path}: wait for it, or choose"):
+            mj.training.train_and_evaluate(config(), str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 # --- the best, and what else a run may be asked for -------------------------------------------------------------------

@@ -1,10 +1,24 @@
+import contextlib
 import json
+import resource
 import struct
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from metric_jax.training import RunError
 from metric_jax.training.writer import MetricsWriter
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """What a full disk is like: nothing can be written beyond this size."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def write(folder, steps, after=0):
@@ -61,6 +75,27 @@ def test_a_line_that_was_never_finished_is_dropped(tmp_path, unfinished):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(unfinished)
     write(tmp_path, [], after=2)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_what_is_about_time_has_lines_of_its_own(tmp_path):
+    write(tmp_path, [1, 2])
+    write(tmp_path, [2], after=1)
+    found = [json.loads(line) for line in (tmp_path / "speed.jsonl").read_text().splitlines()]
+    assert found == [{"step": 1, "steps_per_s": 9.0}, {"step": 2, "steps_per_s": 9.0}]
+
+
+def test_T5_a_line_that_cannot_be_written_names_the_file_and_is_dropped_later(tmp_path):
+    write(tmp_path, [1])
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with (
+        MetricsWriter(tmp_path, after=1) as writer,
+        files_of_at_most(len(before) + 10),
+        pytest.raises(RunError, match=rf"cannot write {tmp_path}/metrics.jsonl: File too large"),
+    ):
+        writer.write(2, {"loss": 1.0})
+    assert len((tmp_path / "metrics.jsonl").read_bytes()) == len(before) + 10
+    write(tmp_path, [], after=1)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 

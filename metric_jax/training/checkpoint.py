@@ -20,10 +20,12 @@ import pathlib
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import Any, Self
 
 import grain
+import jax
 import orbax.checkpoint.experimental.v1 as ocp
 
 from metric_jax.training import folders, manifest, processes
@@ -101,6 +103,8 @@ class Checkpoints:
         content = {"stream": stream.get_state(), "best": best, "notes": notes}
         path = self._folder / f"{step}{PARTIAL}"
         with self._told(path), uninterrupted():  # Orbax's threads may hang if they are cut off
+            if processes.is_first():
+                _see_that_there_is_room(self._folder, state)
             arrays = ocp.save_async(path, state, checkpointable_name=STATE)
             self._saving = self._background.submit(self._finish, arrays, path, content, best)
 
@@ -197,6 +201,14 @@ class Checkpoints:
                 f"cannot save the checkpoint of step {path.stem} in {self._folder}: {_reason(error)}; once that is "
                 f"mended, the same command goes on from the checkpoint before"
             ) from error
+
+
+def _see_that_there_is_room(folder: pathlib.Path, state: TrainState) -> None:
+    """Raises an OSError where a disk, a quota or a limit is in the way: Orbax fails then, but not without ado."""
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _reason(error: Exception) -> str:

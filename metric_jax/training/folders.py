@@ -1,6 +1,7 @@
 """The folder of a run: whose it is, and what of it must not be lost."""
 
 import contextlib
+import fcntl
 import json
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -53,6 +54,19 @@ def claim(folder: pathlib.Path, config: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     if not (folder / CONFIG).exists():
         write_json(folder / CONFIG, config)
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path) -> Iterator[None]:
+    """Keeps other processes from training in a folder that was claimed; however this one ends, the lock ends too."""
+    with writing(folder / CONFIG), (folder / CONFIG).open("r+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                f"another process trains in {folder}: wait for it, or choose another --workdir"
+            ) from None
+        yield
 
 
 @contextlib.contextmanager

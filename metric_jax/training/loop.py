@@ -89,10 +89,11 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
     )
     evaluator = Evaluator(graphdef, test, distance=plan.distance, batch_size=config.eval_batch, mesh=mesh)
 
-    if processes.is_first():
-        folders.claim(folder, config.to_dict())
     with contextlib.ExitStack() as stack:
         termination = stack.enter_context(Termination())
+        if processes.is_first():
+            folders.claim(folder, config.to_dict())
+            stack.enter_context(folders.locked(folder))
         checkpoints = stack.enter_context(
             Checkpoints(folder / folders.CHECKPOINTS, keep=config.checkpoints_kept)
         )
@@ -168,6 +169,13 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
         if processes.is_first():
             folders.write_json(folder / folders.RESULTS, results)
     return results
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Raises what `train_and_evaluate` would raise of this config before there is any data."""
+    _plan(config)
+    Best(config.best_metric, patience=config.patience)
+    tracking.check(config.wandb)
 
 
 class _Plan(NamedTuple):

@@ -1,0 +1,209 @@
+"""Trains several configs with several seeds each, and tells in one table how they compare.
+
+    python experiments/sweep.py --configs=configs/digits.py,configs/faces.py --seeds=0,1,2 --workdir=runs/sweep
+    python experiments/sweep.py --configs=configs/digits.py --seeds=0,1,2,3,4 --workdir=runs/losses \
+        --set=loss.name=batch_hard_triplet_loss,supcon_loss --set=steps=300
+
+Every --set is a key of configs/base.py and what it is to be; with several values, separated by commas, each is a row
+of the table, and with several such keys each combination. A row's number is the mean over its seeds, ± half its 95 %
+interval by Student's t: what other seeds would change of the mean, on this very test set. The workdir holds the runs,
+and the table as sweep.md and sweep.json, renewed after every run. The same command again goes on where it was
+interrupted. Exit codes: 0 when all is trained, 2 when something is wrong, 130 after Ctrl-C, 143 after SIGTERM.
+"""
+
+import ast
+import importlib.util
+import itertools
+import json
+import math
+import pathlib
+import re
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from absl import flags
+from jax.scipy.special import betainc
+from ml_collections import ConfigDict
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
+
+from experiments import command
+from metric_jax import files, training
+from metric_jax.data.errors import unknown
+from metric_jax.training import NonFiniteError, RunError, StoppedError
+from metric_jax.training.folders import flatten
+
+SHOWN = ("map_at_r", "precision@1")
+TERMINATED = 143  # what shells expect after SIGTERM
+
+
+class Row(NamedTuple):
+    """What is trained with every seed."""
+
+    name: str
+    config: ConfigDict
+
+
+def main(workdir: str, configs: Sequence[str], seeds: Sequence[int], settings: Sequence[str] = ()) -> int:
+    """Trains and tells.
+
+    Args:
+        workdir: Where the runs and the table go.
+        configs: Config files.
+        seeds: The seed of each run of a row.
+        settings: ``key=value`` or ``key=value,value``.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        RunError: A config that cannot be trained, told before any is.
+    """
+    if len(set(seeds)) < len(seeds) or not seeds:
+        raise RunError(f"--seeds must name different seeds, got {', '.join(map(str, seeds)) or 'none'}")
+    folder = pathlib.Path(workdir)
+    rows = list(variants(configs, settings))
+    for row in rows:
+        training.check(row.config)
+    table: list[dict[str, Any]] = []
+    for row in rows:
+        table.append({"run": row.name, "seeds": [], "diverged": []})
+        found: list[Mapping[str, float]] = []
+        for seed in seeds:
+            row.config.seed = seed
+            home = folder / re.sub(r"[^\w.=@,-]+", "_", row.name) / f"seed{seed}"
+            print(f"--- {row.name}, seed {seed}, in {home}", file=sys.stderr, flush=True)
+            try:
+                found.append(training.train_and_evaluate(row.config, str(home)))
+                table[-1]["seeds"].append(seed)
+            except NonFiniteError as error:  # is a result too, of this row
+                print(error, file=sys.stderr)
+                table[-1]["diverged"].append(seed)
+            except StoppedError as stopped:
+                print(f"sweep: {stopped}", file=sys.stderr)
+                return TERMINATED
+            jax.clear_caches()  # the next row compiles its own
+            table[-1].update(summary(found))
+            files.replace(folder / "sweep.json", json.dumps(table, indent=2).encode())
+            files.replace(folder / "sweep.md", markdown(table).encode())
+    print(markdown(table), end="")
+    return 0
+
+
+def variants(configs: Sequence[str], settings: Sequence[str]) -> Iterator[Row]:
+    """The rows: every config with every combination of the values that are set."""
+    choices = []
+    for setting in settings:
+        key, equals, values = setting.partition("=")
+        if not equals or not key:
+            raise RunError(f"--set={setting} must be KEY=VALUE or KEY=VALUE,VALUE")
+        choices.append([(key, value) for value in values.split(",")])
+    for path in configs:
+        for combination in itertools.product(*choices):
+            config = load(path)
+            for key, value in combination:
+                change(config, key, value)
+            told = [f"{k}={v}" for (k, v), among in zip(combination, choices, strict=True) if len(among) > 1]
+            yield Row(" ".join([pathlib.Path(path).stem, *told]), config)
+
+
+def load(path: str) -> ConfigDict:
+    """The config of a config file."""
+    spec = importlib.util.spec_from_file_location("config_of_a_sweep", path)
+    if spec is None or spec.loader is None:
+        raise RunError(f"{path} is no config file: it must be a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return module.get_config()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    except (AttributeError, KeyError) as error:
+        told = str(error.args[0]).partition(" Other fields")[0]
+        raise RunError(f"{path}: {' '.join(told.split())}") from error
+
+
+def change(config: ConfigDict, key: str, text: str) -> None:
+    """Sets a key of a config to what a text says: a number, True, False, or a word."""
+    known = flatten(config.to_dict())
+    if key not in known:
+        raise RunError(unknown("config key", key, known))
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    try:
+        config.update_from_flattened_dict({key: value})
+    except TypeError as error:
+        raise RunError(f"--set={key}={text}: {error}") from error
+
+
+def seed_of(text: str) -> int:
+    """The number that a text is."""
+    if not text.isdecimal():
+        raise RunError(f"--seeds must be whole numbers, got {text!r}")
+    return int(text)
+
+
+def summary(found: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Mean, interval and values of every metric that all of these results have."""
+    common = [key for key in (found[0] if found else ()) if all(key in each for each in found)]
+    told: dict[str, Any] = {}
+    for key in common:
+        values = [each[key] for each in found]
+        half = half_interval(values)
+        told[key] = {"mean": statistics.mean(values), "half_interval": half, "values": values}
+    return told
+
+
+def half_interval(values: Sequence[float], level: float = 0.95) -> float | None:
+    """``t s / √n`` of Student (1908), https://doi.org/10.1093/biomet/6.1.1; None of a single value.
+
+    Example:
+        >>> round(half_interval([1.0, 2.0, 4.0]), 3)
+        3.795
+    """
+    freedom = len(values) - 1
+    if freedom < 1:
+        return None
+    low, high = 0.0, 1000.0
+    for _ in range(60):  # halves where the probability beyond ±t is that of the level
+        t = (low + high) / 2
+        beyond = float(betainc(freedom / 2, 0.5, freedom / (freedom + t * t)))
+        low, high = (t, high) if beyond > 1 - level else (low, t)
+    return t * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def markdown(table: Sequence[Mapping[str, Any]]) -> str:
+    """The table, a row a line, each metric followed by that of raw pixels."""
+    shown = [key for metric in SHOWN for key in (metric, f"baseline_{metric}")]
+    titles = ["run", "seeds", *(key.replace("baseline_", "raw pixels' ") for key in shown)]
+    lines = [titles, ["---"] * len(titles)]
+    for row in table:
+        seeds = str(len(row["seeds"])) + (f", and {len(row['diverged'])} diverged" if row["diverged"] else "")
+        lines.append([row["run"], seeds, *(_cell(row.get(key)) for key in shown)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cell(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    half = "" if found["half_interval"] is None else f" ± {found['half_interval']:.4f}"
+    return f"{found['mean']:.4f}{half}"
+
+
+if __name__ == "__main__":
+    WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the sweep; made if it is not there.")
+    CONFIGS = flags.DEFINE_list("configs", ["configs/digits.py"], "The config files, separated by commas.")
+    SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "The seeds, separated by commas.")
+    SET = flags.DEFINE_multi_string(
+        "set", [], "KEY=VALUE, or KEY=VALUE,VALUE for a row each; may be repeated."
+    )
+    command.start(
+        "sweep",
+        lambda: main(WORKDIR.value, CONFIGS.value, [seed_of(text) for text in SEEDS.value], SET.value),
+        usage=__doc__,
+    )
