@@ -116,15 +116,15 @@ def test_evaluate_draws_pairs_once_for_metrics_threshold_and_figures(tmp_path, w
 
     all_pairs = training_evaluate.all_pairs
     monkeypatch.setattr(training_evaluate, "all_pairs", draw)
-    monkeypatch.setattr(training_evaluate, "MOST_PAIRS", 200)
+    monkeypatch.setattr(training_evaluate, "MOST_PAIRS", 50)
     folder, other = (trained_run.copy(tmp_path / name) for name in "ab")
-    evaluate.main(str(folder), compare=str(other), far=0.05, data={"test_fraction": 0.05})
+    evaluate.main(str(folder), compare=str(other), far=0.05, data={"test_fraction": 0.03})
     assert len(drawn) == 1
     threshold = calibration.read(folder)
     for run in written[0][0][1]:
         for ours, theirs in zip(run.compared[:3], drawn[0], strict=True):
             np.testing.assert_array_equal(ours, theirs)
-        assert (run.metrics["genuine"], run.metrics["impostors"], threshold.impostors) == (200, 200, 200)
+        assert (run.metrics["genuine"], run.metrics["impostors"], threshold.impostors) == (50, 50, 50)
         assert run.metrics["threshold@far=0.05"] == threshold.threshold
         assert run.metrics["tar@far=0.05"] == threshold.tar
 
