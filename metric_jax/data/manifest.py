@@ -84,13 +84,16 @@ def read(path: pathlib.Path) -> Listing:
             good.append({**texts, "label": unicodedata.normalize("NFC", texts["label"])})
     class_names = sorted({row["label"] for row in good}, key=order)
     labels = {name: label for label, name in enumerate(class_names)}
-    files = []
-    for row in good:
-        further = {key: row[key] for key in expected if key not in NEEDED}
-        if further.get("group") == "":
-            further["group"] = row["path"]  # an image of no group is one of its own
-        files.append(File(path.parent / row["path"], row["path"], labels[row["label"]], further))
+    files = [_file(row, path.parent, labels[row["label"]]) for row in good]
     return Listing(path, files, tuple(class_names), faults)
+
+
+def _file(row: dict[str, str], home: pathlib.Path, label: int) -> File:
+    """The file that a row names; an image of no group is one of its own."""
+    further = {key: text for key, text in row.items() if key not in NEEDED}
+    if further.get("group") == "":
+        further["group"] = row["path"]
+    return File(home / row["path"], row["path"], label, further)
 
 
 def _csv(text: str, path: pathlib.Path) -> Iterator[tuple[int, Row | str]]:
