@@ -3,9 +3,10 @@
     python tests/mutants.py           # all of them, some seven minutes
     python tests/mutants.py N1 P5     # those of two properties
 
-A test that cannot fail proves nothing: each numerical fault N1 to N14, each property P1 to P8 and each fault of training
-T1 to T8 but T7 has its mutants. They stand in mutants.txt: the property and the mistake, the file, the test that must
-notice it, and the change, whose text occurs in the file once. It is made in a copy of the sources, in a temporary folder.
+A test that cannot fail proves nothing: each numerical fault N1 to N14, each property P1 to P8 and each fault of
+training T1 to T8 but T7 has its mutants. They stand in mutants.txt: the property and the mistake, the file, the test
+that must notice it, and the change, whose text occurs in the file once. It is made in a copy of the sources, in a
+temporary folder.
 """
 
 import os
