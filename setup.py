@@ -45,6 +45,7 @@ EXTRAS = {
         "pytrec-eval-terrier>=0.5.6",  # nDCG to compare retrieval with
     ],
     "tensorboard": ["tensorboard>=2.20"],  # to look at the events of a run
+    "wandb": ["wandb>=0.19"],  # a run's metrics there too, if config.wandb asks for it
     "prepare": ["tensorflow>=2.19"],  # to build a standard TFDS set, once
     "dev": [
         "pre-commit>=4.4",  # lints every commit

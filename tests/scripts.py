@@ -24,6 +24,12 @@ class Done(NamedTuple):
 def run(name, *arguments):
     """Runs experiments/NAME.py with these arguments."""
     known, code = flags.FLAGS, 0
+    # Another test may have imported a script, and all of them have flags of the same names.
+    imported = [
+        (m, flag) for m, of in known.flags_by_module_dict().items() if "experiments." in m for flag in of
+    ]
+    for _, flag in imported:
+        delattr(known, flag.name)
     before, was_parsed = set(known), known.is_parsed()
     out, err = io.StringIO(), io.StringIO()
     argv = [f"experiments/{name}.py", *map(str, arguments)]
@@ -40,6 +46,9 @@ def run(name, *arguments):
         finally:  # the next script has flags of the same names
             for flag in set(known) - before:
                 delattr(known, flag)
+            for module, flag in imported:
+                known[flag.name] = flag
+                known.register_flag_by_module(module, flag)
             if not was_parsed:
                 known.unparse_flags()
     return Done(code, out.getvalue(), err.getvalue())

@@ -46,7 +46,7 @@ def test_the_end_of_a_run_has_a_code_and_a_line(error, code, told, monkeypatch, 
 
     heeded = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(mj.training, "train_and_evaluate", end)
-    for flag in ("CONFIG", "WORKDIR"):
+    for flag in ("CONFIG", "WORKDIR", "COORDINATOR", "PROCESSES", "PROCESS"):
         monkeypatch.setattr(train, flag, types.SimpleNamespace(value=None))
     monkeypatch.setattr(train.flags, "FLAGS", {"verbosity": types.SimpleNamespace(present=1)})
     try:

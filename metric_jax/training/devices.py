@@ -60,8 +60,9 @@ def layout(state: Any, mesh: Mesh, *, sharded: bool) -> Any:
 
     Example:
         >>> import jax.numpy as jnp
-        >>> layout({"kernel": jnp.zeros((3, 16)), "bias": jnp.zeros(5)}, mesh(8), sharded=True)["kernel"].spec
-        PartitionSpec(None, 'data')
+        >>> found = layout({"kernel": jnp.zeros((3, 16)), "bias": jnp.zeros(5)}, mesh(8), sharded=True)
+        >>> tuple(found["kernel"].spec), tuple(found["bias"].spec)
+        ((None, 'data'), ())
     """
 
     def one(x: Any) -> NamedSharding:
