@@ -13,6 +13,7 @@ import pathlib
 import signal
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -35,6 +36,7 @@ def main(arguments: list[str]) -> None:
         raise app.UsageError(f"unknown argument {arguments[1]!r}")
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.FATAL)  # Orbax tells of every file, and a page of what fails
+        sys.unraisablehook = unraisable
     try:
         training.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
         results = training.train_and_evaluate(CONFIG.value, WORKDIR.value)
@@ -49,6 +51,12 @@ def main(arguments: list[str]) -> None:
         sys.exit(INTERRUPTED)
     if training.is_first():
         print(table(results))
+
+
+def unraisable(found: Any) -> None:
+    """Tells what Python would, but for what follows a save that failed: Orbax closes a loop that is still in use."""
+    if str(found.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(found)
 
 
 def parse(arguments: list[str]) -> list[str]:

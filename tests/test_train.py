@@ -28,6 +28,14 @@ def run(*arguments, **options):
     )
 
 
+def test_T5_of_a_save_that_failed_one_line_is_enough(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "__unraisablehook__", lambda found: told.append(str(found.exc_value)))
+    for text in ("Event loop is closed", "something else"):
+        train.unraisable(types.SimpleNamespace(exc_value=RuntimeError(text)))
+    assert told == ["something else"]
+
+
 @pytest.mark.parametrize(
     ("error", "code", "told"),
     [
