@@ -4,7 +4,6 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -31,9 +30,9 @@ def check_finite(rows: np.ndarray, name: str) -> None:
         )
 
 
-def finite_products(prepared: Array, name: str, distance: Distance) -> None:
-    """Raises a ValueError if prepared rows are so large that their products, hence their distances, are infinite."""
-    too_large = np.flatnonzero(~np.isfinite(np.asarray(jnp.sum(prepared**2, axis=-1))))
+def finite_products(norms: np.ndarray, name: str, distance: Distance) -> None:
+    """Raises a ValueError if prepared rows of these squared norms have infinite products, hence distances."""
+    too_large = np.flatnonzero(~np.isfinite(norms))
     if distance.has_product and too_large.size:
         raise ValueError(
             f"{name} are so large in row {too_large[0]} that their {distance.name} distances are infinite: "

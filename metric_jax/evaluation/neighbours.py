@@ -60,7 +60,8 @@ def nearest(
     if checks.count(k, "k") > items:
         raise ValueError(f"k must be at most the {items} items that a query is compared with, got {k}")
     middle = center(rows)
-    checks.finite_products(distance.prepare(rows, middle), "queries", distance)
+    norms = jnp.sum(distance.prepare(rows, middle) ** 2, axis=-1)
+    checks.finite_products(np.asarray(norms), "queries", distance)
     held = 1 if distance.has_product else rows.shape[1]
     size = tile_size(len(rows), max(map(len, parts)), tile, held)
     found, start = [], 0

@@ -27,6 +27,7 @@ from metric_jax.distances import Distance
 
 ROUNDING_UNITS = 8
 BLOCK = 16  # items: smaller blocks have more minima, of larger ones more has to be looked into
+INSERTED = 2**18  # numbers of a column times those to keep: beyond, sorting is faster than insertion
 
 
 class Queries(NamedTuple):
@@ -102,8 +103,21 @@ def _smallest(values: Array, count: int) -> Array:
     """The smallest values of each column, ascending; infinite where there are not so many."""
     if count == 1:
         return jnp.min(values, axis=0, keepdims=True)
-    values = jnp.sort(values, axis=0)[:count]
-    return jnp.pad(values, ((0, count - len(values)), (0, 0)), constant_values=jnp.inf)
+    values = jnp.pad(values, ((0, max(0, count - len(values))), (0, 0)), constant_values=jnp.inf)
+
+    def by_insertion(values: Array) -> Array:
+        # XLA sorts columns one number at a time on CPU; this is vector code, 4 times as fast for a class of 100.
+        def insert(found: Array, row: Array) -> tuple[Array, None]:
+            before = jnp.concatenate([jnp.full_like(found[:1], -jnp.inf), found[:-1]])
+            return jnp.minimum(found, jnp.maximum(before, row[None])), None
+
+        return lax.scan(insert, jnp.full_like(values[:count], jnp.inf), values)[0]
+
+    def by_sorting(values: Array) -> Array:
+        return jnp.sort(values, axis=0)[:count]
+
+    on_cpu = by_insertion if len(values) * count <= INSERTED else by_sorting
+    return lax.platform_dependent(values, cpu=on_cpu, default=by_sorting)
 
 
 def irrelevant_before(

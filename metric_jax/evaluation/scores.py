@@ -139,13 +139,27 @@ class _Part(NamedTuple):
         """Sorts and prepares."""
         order = np.argsort(labels, kind="stable")
         padded = np.pad(rows[order], ((0, -len(rows) % BLOCK), (0, 0)), mode="edge")
-        prepared = distance.prepare(jnp.asarray(padded), middle)
-        return cls(distance.factors(prepared)[1] if distance.factors else prepared, labels[order])
+        return cls(_as_items(jnp.asarray(padded), middle, distance), labels[order])
 
     def span(self, labels: np.ndarray) -> tuple[Array, Array]:
         """The first item of each label, and the one behind its last."""
         start, end = (np.searchsorted(self.labels, labels, side) for side in ("left", "right"))
         return jnp.asarray(start, jnp.int32), jnp.asarray(end, jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnames="distance")
+def _as_items(rows: Array, middle: Array, distance: Distance) -> Array:
+    """What queries are multiplied by."""
+    prepared = distance.prepare(rows, middle)
+    return distance.factors(prepared)[1] if distance.factors else prepared
+
+
+@functools.partial(jax.jit, static_argnames="distance")
+def _as_queries(rows: Array, middle: Array, distance: Distance) -> tuple[Array, Array, Array]:
+    """What items are multiplied by, how far the rows are from the center, and the squared norms of prepared rows."""
+    prepared = distance.prepare(rows, middle)
+    left = distance.factors(prepared)[0] if distance.factors else prepared
+    return left, ranks.from_center(prepared, distance), jnp.sum(prepared**2, axis=-1)
 
 
 def score_queries(
@@ -160,9 +174,9 @@ def score_queries(
 ) -> dict[str, np.ndarray]:
     """The metrics ``[queries]`` of each query, NaN without a relevant item; leave-one-out if ``parts`` is None."""
     distance = distance.ranking
-    middle = center(jnp.asarray(rows))
-    prepared = distance.prepare(jnp.asarray(rows), middle)
-    checks.finite_products(prepared, "embeddings", distance)
+    middle = jax.jit(center)(rows)
+    *of_queries, norms = map(np.asarray, _as_queries(jnp.asarray(rows), middle, distance))
+    checks.finite_products(norms, "embeddings", distance)
     sources = [rows] if parts is None else parts
     ends = np.cumsum([len(source) for source in sources])
 
@@ -188,9 +202,7 @@ def score_queries(
         cut = functools.partial(
             _cut, size=size, multiple=mesh.size if mesh else _threads(len(group), len(item_labels))
         )
-        count, mine = cut(counts[group]), prepared[group]
-        reach = ranks.from_center(mine, distance)
-        mine = distance.factors(mine)[0] if distance.factors else mine
+        count, (mine, reach) = cut(counts[group].astype(np.int32)), (array[group] for array in of_queries)
         options = {
             "search": wanted.search(most + int(parts is None), most, len(item_labels)),
             "distance": distance,
@@ -223,11 +235,10 @@ def _groups(counts: np.ndarray) -> Iterator[np.ndarray]:
 def _cut(arrays: Any, *, size: int, multiple: int) -> Any:
     """Arrays ``[queries, ...]`` as ``[tiles, size, ...]``, filled up with zeros to a multiple of tiles."""
 
-    def cut(array: Any) -> Array:
-        array = jnp.asarray(array)
+    def cut(array: np.ndarray) -> np.ndarray:
         tiles = -(-len(array) // (size * multiple)) * multiple
         padding = [(0, tiles * size - len(array)), *[(0, 0)] * (array.ndim - 1)]
-        return jnp.pad(array, padding).reshape(tiles, size, *array.shape[1:])
+        return np.pad(array, padding).reshape(tiles, size, *array.shape[1:])
 
     return jax.tree.map(cut, arrays)
 
@@ -267,9 +278,9 @@ def _over_tiles(fn: Callable[..., Any]) -> Callable[..., Any]:
             with jax.enable_x64(x64):
                 return jax.block_until_ready(run(share, rows, items, **static))
 
-        shares = [jax.tree.map(lambda x, i=i: jnp.split(x, threads)[i], tiles) for i in range(threads)]
+        shares = [jax.tree.map(lambda x, i=i: np.split(x, threads)[i], tiles) for i in range(threads)]
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            return jax.tree.map(lambda *parts: jnp.concatenate(parts), *pool.map(one_share, shares))
+            return jax.tree.map(lambda *parts: np.concatenate(parts), *pool.map(one_share, shares))
 
     return on_threads
 
@@ -313,7 +324,7 @@ def _score_in_parts(
     tiles: Callable[[int], Queries],
     read: Callable[[int], _Part],
     parts: int,
-    count: Array,
+    count: np.ndarray,
     wanted: Wanted,
     options: Mapping[str, Any],
 ) -> dict[str, Array]:
