@@ -166,6 +166,7 @@ def test_every_batch_loss_takes_a_memory(name):
         ("supcon_loss", {"before": "ntxent_loss"}, "loss.before_steps=0: set both or neither"),
         ("supcon_loss", {"before_steps": 3}, "loss.before='' and.*set both or neither"),
         ("supcon_loss", {"before": "arcface_loss", "before_steps": 3}, "loss.before 'arcface_loss'"),
+        ("supcon_loss", {"before": "supcon_loss", "before_steps": 3}, "'supcon_loss' is loss.name itself"),
     ],
 )
 def test_what_a_loss_does_not_have_is_named(name, own, message):

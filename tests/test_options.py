@@ -117,7 +117,7 @@ EVERYTHING = {
     "loss__name": "supcon_loss",
     "loss__trainable": ("temperature",),
     "loss__before": "ntxent_loss",
-    "loss__before_steps": 2,
+    "loss__before_steps": 4,  # the run goes on from step 3
     "memory__size": 40,
     "memory__start": 1,
     "optimizer__name": "lamb",

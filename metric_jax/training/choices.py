@@ -137,6 +137,10 @@ def loss(
         raise RunError(f"{name} compares with proxies and not with a memory: set memory.size=0")
     if bool(before) != bool(before_steps):
         raise RunError(f"loss.before={before!r} and loss.before_steps={before_steps}: set both or neither")
+    if before == name:
+        raise RunError(
+            f"loss.before={before!r} is loss.name itself: name another, as batch_semi_hard_triplet_loss"
+        )
     learned = {key: _learned(name, key, {**known, **chosen}.get(key)) for key in trainable}
     objective = Objective(
         loss=functools.partial(function, reduction=reduction, **chosen),

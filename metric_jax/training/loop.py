@@ -29,7 +29,7 @@ from metric_jax import data, diagnostics
 from metric_jax import memory as memories
 from metric_jax.data import datasets, samplers
 from metric_jax.distances import Distance
-from metric_jax.training import choices, devices, folders, optimizers, processes, tracking
+from metric_jax.training import choices, collapse, devices, folders, optimizers, processes, tracking
 from metric_jax.training import state as states
 from metric_jax.training.best import Best
 from metric_jax.training.checkpoint import Checkpoints
@@ -89,6 +89,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
     )
     evaluator = Evaluator(graphdef, test, distance=plan.distance, batch_size=config.eval_batch, mesh=mesh)
 
+    watch = _watch(config, plan)
+
     with contextlib.ExitStack() as stack:
         termination = stack.enter_context(Termination())
         if processes.is_first():
@@ -101,6 +103,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
             state, notes = checkpoints.restore(state, stream)
             clock.resume(notes["clock"])
             best.resume(notes["best"])
+            watch.resume(notes.get("watch", watch.notes()))  # older checkpoints have none
             stream = source.follow(stream, state)
         done = int(state.step)
         writer = None
@@ -118,6 +121,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
             progress,
             clock,
             plan.learning_rate,
+            watch,
             batch_size=batch_size,
             saved=checkpoints.describe_latest,
         )
@@ -150,7 +154,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
                 state = source.look(state, evaluator.embed)
                 stream = source.follow(stream, state)
             if saves or is_best or best.enough or stops:
-                notes = {"clock": clock.notes(), "best": best.notes()}
+                notes = {"clock": clock.notes(), "best": best.notes(), "watch": watch.notes()}
                 checkpoints.save(state, stream, step=step, notes=notes, best=best.step)
             if stops:
                 checkpoints.wait()
@@ -183,6 +187,7 @@ class _Plan(NamedTuple):
 
     objective: Objective
     distance: Distance
+    margin: float
     learning_rate: optax.Schedule
     optimizer: optax.GradientTransformation
     augment: choices.Augment | None
@@ -225,6 +230,10 @@ def _plan(config: ml_collections.ConfigDict) -> _Plan:
         drops=wanted.drops,
     )
     objective = choices.loss(**config.loss, memory_size=config.memory.size, memory_start=config.memory.start)
+    if config.loss.before_steps >= config.steps:
+        raise RunError(
+            f"loss.before_steps={config.loss.before_steps} leaves none of steps={config.steps} to {config.loss.name}"
+        )
     loss_rate = wanted.learning_rate if wanted.loss_learning_rate is None else wanted.loss_learning_rate
     if wanted.loss_learning_rate is not None and not objective.learns:
         raise RunError(f"{config.loss.name} learns nothing: leave optimizer.loss_learning_rate alone")
@@ -236,6 +245,7 @@ def _plan(config: ml_collections.ConfigDict) -> _Plan:
     return _Plan(
         objective=objective,
         distance=distance,
+        margin=margin,
         learning_rate=learning_rate,
         optimizer=optimizers.optimizer(
             wanted.name,
@@ -247,6 +257,28 @@ def _plan(config: ml_collections.ConfigDict) -> _Plan:
         ),
         augment=choices.augmentation(**config.augment),
         diagnose=diagnose,
+    )
+
+
+def _watch(config: ml_collections.ConfigDict, plan: _Plan) -> collapse.Watch:
+    """Who says whether the run has collapsed."""
+    labels = jnp.repeat(jnp.arange(config.batch.classes), config.batch.samples)
+    model, loss = config.model, config.loss
+    return collapse.Watch(
+        plan.objective.of_one_point(labels, dim=model.dim),
+        margin=plan.margin,
+        before_steps=loss.before_steps,
+        quiet_steps=config.optimizer.warmup,
+        remedies=collapse.remedies(
+            loss.name,
+            steps=config.steps,
+            before=loss.before,
+            learning_rate=config.optimizer.learning_rate,
+            distance=plan.distance.name,
+            normalise=model.normalise,
+            norm=model.norm,
+            neck=model.neck,
+        ),
     )
 
 

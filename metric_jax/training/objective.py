@@ -94,6 +94,25 @@ class Objective:
         """The learned numbers as the loss takes them."""
         return {name: number.value(params[name]) for name, number in self.learned.items()}
 
+    def of_one_point(self, labels: Int[Array, "batch"], *, dim: int) -> tuple[float, float]:
+        """What the loss of the first steps, and then the loss itself, is when all embeddings are one point.
+
+        That is without a memory, and with the learned numbers where they start.
+
+        Args:
+            labels: Of a batch.
+            dim: Of the embeddings.
+
+        Returns:
+            Two numbers, the same if there are no other first steps; NaN for a loss with proxies.
+        """
+        rows = jnp.full((len(labels), dim), 1 / math.sqrt(dim))
+        after = math.nan
+        if self.proxies is None:
+            params = self.init(jax.random.key(0), classes=0, dim=dim)
+            after = float(self.loss(rows, labels, **self.values(params)))
+        return after if self.before is None else float(self.before(rows, labels)), after
+
     def __call__(
         self,
         embeddings: Float[Array, "batch dim"],

@@ -8,6 +8,7 @@ import jax
 import optax
 from jaxtyping import Array
 
+from metric_jax.training.collapse import Watch
 from metric_jax.training.errors import NonFiniteError
 from metric_jax.training.progress import Clock, Progress, memory
 from metric_jax.training.step import Output
@@ -31,6 +32,7 @@ class Reporter:
         progress: Progress,
         clock: Clock,
         learning_rate: optax.Schedule,
+        watch: Watch,
         *,
         batch_size: int,
         saved: Callable[[], str],
@@ -42,11 +44,13 @@ class Reporter:
             progress: The screen.
             clock: Is told of every step.
             learning_rate: The schedule, to log it.
+            watch: Is shown every logged step, and says when the run has collapsed.
             batch_size: Images in a step.
             saved: Where the newest checkpoint is, for a message.
         """
         self._writer, self._progress, self._clock = writer, progress, clock
-        self._learning_rate, self._batch_size, self._saved = learning_rate, batch_size, saved
+        self._learning_rate, self._watch = learning_rate, watch
+        self._batch_size, self._saved = batch_size, saved
 
     def __call__(self, pending: Pending, evaluate: Callable[[], dict[str, float]] | None = None) -> None:
         """Reports a step, and what an evaluation after it finds.
@@ -79,7 +83,5 @@ class Reporter:
             self._progress.say(
                 f"step {step}: map_at_r {found['map_at_r']:.4f}, recall@1 {found['recall@1']:.4f}"
             )
-        if metrics["collapsed"]:
-            self._progress.say(
-                f"step {step}: the embeddings have collapsed to a spread of {metrics['spread']:.1g}"
-            )
+        if told := self._watch.see(step, metrics):
+            self._progress.say(f"step {step}: {told}")
