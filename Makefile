@@ -42,8 +42,8 @@ format: $(VENV)/.locked  ## format the code, mend what ruff can
 docs: $(VENV)/.locked  ## write docs/losses.md anew, from docstrings and signatures
 	$(BIN)/python docs/losses_table.py
 
-bench: $(VENV)/.oracle  ## time and memory of losses and miners, beside pytorch-metric-learning
-	$(BIN)/python experiments/benchmark.py $(ARGS)
+bench: $(VENV)/.oracle  ## time and memory beside other libraries, into docs/benchmarks.md; ARGS=--quick tries it
+	$(BIN)/python experiments/benchmark.py --docs $(ARGS)
 
 # Pins that still fit are kept: `make lock ARGS=--upgrade` renews them all. The second file holds only what the oracles
 # add to the first. torch is not in it: its CPU build is not the registry's file, so no one hash fits both.

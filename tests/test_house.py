@@ -59,7 +59,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
 AUGMENT = "metric_jax/data/augment/"  # runs on the device, inside the step
 # Libraries that only some files know, wherever in the file the import stands.
 CONFIGURED = {"metric_jax/training/loop.py", "experiments", "configs"}
-ORACLES = {"experiments/benchmark.py", "experiments/benchmark_rows.py"}
+ORACLES = {f"experiments/benchmark_{part}.py" for part in ("sides", "losses", "evaluation", "training")}
 LAZY_TOO: dict[str, set[str]] = {
     "absl": CONFIGURED,
     "ml_collections": CONFIGURED,
