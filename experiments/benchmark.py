@@ -6,8 +6,8 @@
     python experiments/benchmark.py --memory               # also the memory of every loss at a batch of 32,768
     JAX_PLATFORMS=cuda python experiments/benchmark.py --sizes=4096x128,131072x512 --dtype=bfloat16    # on a GPU
 
-Prints the report; --out=FOLDER writes it there as benchmark.md, with benchmark.json and benchmark.png, and --docs into
-docs/benchmarks.md, which also says what is measured and how, if it is of all rows. Without PML, PyTorch or faiss their columns say so.
+Prints the report. --out=FOLDER writes it there as benchmark.md, with benchmark.json and benchmark.png; --docs, if it is
+of all rows, into docs/benchmarks.md, which says what is measured and how. A library that is not installed is said.
 """
 
 import contextlib

@@ -27,6 +27,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 THREADS = 2  # on a CPU
 SLOW = 1.0  # a call of more seconds than this is not preceded by an untimed one
 TURN = 0.02  # seconds that a turn takes at least, of as many calls as it needs
+NO_MEMORY = (
+    "alloc",
+    "memory",
+    "ynnpack operation failed",
+)  # what libraries say then; the last is XLA on a CPU
 LIBRARIES = {
     OURS: ("metric_jax",),
     DENSE: ("metric_jax",),
@@ -91,7 +96,7 @@ def work(side: str, subject: str, batch: int, dim: int, dtype: str) -> None:
         answer(failed=f"{error.name} is not installed")
     except (MemoryError, RuntimeError, NotImplementedError, TypeError, ValueError) as error:
         said = str(error) or type(error).__name__
-        no_memory = isinstance(error, MemoryError) or any(x in said.lower() for x in ("alloc", "memory"))
+        no_memory = isinstance(error, MemoryError) or any(x in said.lower() for x in NO_MEMORY)
         answer(failed="out of memory" if no_memory else said.splitlines()[0])
 
 
@@ -160,8 +165,9 @@ class Worker:
         """What it tells of another call; nothing if it failed, now or before."""
         if self.failed:
             return {}
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it died in the meantime, and does not answer
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
         answer = self._answer()
         return {} if self.failed else answer
 
