@@ -297,6 +297,13 @@ def test_sides_take_turns_and_on_an_accelerator_one_comes_after_the_other(monkey
     assert benchmark_worker.environment()["JAX_PLATFORMS"] == platform
 
 
+def test_what_compiles_as_it_is_called_is_called_before_it_is_timed():
+    calls = []
+    call = benchmark_evaluation.warmed(lambda: calls.append(1) or 3.0)
+    assert calls == [1]
+    assert call() == 3.0
+
+
 def test_imports_are_timed_without_the_first(monkeypatch):
     answers = iter([9.0, 9.0, 0.5, 0.6, 0.7, 0.9, 0.6, 0.7])
     monkeypatch.setattr(
