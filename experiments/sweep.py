@@ -12,6 +12,7 @@ interrupted. Exit codes: 0 when all is trained, 2 when something is wrong, 130 a
 """
 
 import ast
+import functools
 import importlib.util
 import itertools
 import json
@@ -47,6 +48,14 @@ class Row(NamedTuple):
     config: ConfigDict
 
 
+class Trained(NamedTuple):
+    """A run of a row: its folder, and its results, None if it diverged."""
+
+    seed: int
+    home: pathlib.Path
+    results: dict[str, float] | None
+
+
 def main(workdir: str, configs: Sequence[str], seeds: Sequence[int], settings: Sequence[str] = ()) -> int:
     """Trains and tells.
 
@@ -72,25 +81,42 @@ def main(workdir: str, configs: Sequence[str], seeds: Sequence[int], settings: S
     for row in rows:
         table.append({"run": row.name, "seeds": [], "diverged": []})
         found: list[Mapping[str, float]] = []
-        for seed in seeds:
-            row.config.seed = seed
-            home = folder / re.sub(r"[^\w.=@,-]+", "_", row.name) / f"seed{seed}"
-            print(f"--- {row.name}, seed {seed}, in {home}", file=sys.stderr, flush=True)
-            try:
-                found.append(training.train_and_evaluate(row.config, str(home)))
-                table[-1]["seeds"].append(seed)
-            except NonFiniteError as error:  # is a result too, of this row
-                print(error, file=sys.stderr)
-                table[-1]["diverged"].append(seed)
-            except StoppedError as stopped:
-                print(f"sweep: {stopped}", file=sys.stderr)
-                return TERMINATED
-            jax.clear_caches()  # the next row compiles its own
-            table[-1].update(summary(found))
-            files.replace(folder / "sweep.json", json.dumps(table, indent=2).encode())
-            files.replace(folder / "sweep.md", markdown(table).encode())
+        try:
+            for run in trained(row, seeds, folder):
+                table[-1]["diverged" if run.results is None else "seeds"].append(run.seed)
+                found += [] if run.results is None else [run.results]
+                table[-1].update(summary(found))
+                files.replace(folder / "sweep.json", json.dumps(table, indent=2).encode())
+                files.replace(folder / "sweep.md", markdown(table).encode())
+        except StoppedError as stopped:
+            print(f"sweep: {stopped}", file=sys.stderr)
+            return TERMINATED
     print(markdown(table), end="")
     return 0
+
+
+def trained(row: Row, seeds: Sequence[int], folder: pathlib.Path) -> Iterator[Trained]:
+    """Trains a row with every seed, or goes on with a run, or, where it is finished, only reads its results.
+
+    Args:
+        row: What is trained; its config gets the seeds.
+        seeds: The seed of each run.
+        folder: Where the row's own folder goes.
+
+    Yields:
+        Every run, as soon as it is finished.
+    """
+    for seed in seeds:
+        row.config.seed = seed
+        home = folder / re.sub(r"[^\w.=@,-]+", "_", row.name) / f"seed{seed}"
+        print(f"--- {row.name}, seed {seed}, in {home}", file=sys.stderr, flush=True)
+        results = None
+        try:
+            results = training.train_and_evaluate(row.config, str(home))
+        except NonFiniteError as error:  # is a result too, of this row
+            print(error, file=sys.stderr)
+        jax.clear_caches()  # the next row compiles its own
+        yield Trained(seed, home, results)
 
 
 def variants(configs: Sequence[str], settings: Sequence[str]) -> Iterator[Row]:
@@ -169,12 +195,18 @@ def half_interval(values: Sequence[float], level: float = 0.95) -> float | None:
     freedom = len(values) - 1
     if freedom < 1:
         return None
+    return _student(freedom, level) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+@functools.cache
+def _student(freedom: int, level: float) -> float:
+    """The t beyond whose ± lies what the level leaves, by halving."""
     low, high = 0.0, 1000.0
-    for _ in range(60):  # halves where the probability beyond ±t is that of the level
+    for _ in range(60):
         t = (low + high) / 2
         beyond = float(betainc(freedom / 2, 0.5, freedom / (freedom + t * t)))
         low, high = (t, high) if beyond > 1 - level else (low, t)
-    return t * statistics.stdev(values) / math.sqrt(len(values))
+    return t
 
 
 def markdown(table: Sequence[Mapping[str, Any]]) -> str:

@@ -1,0 +1,214 @@
+"""An external referee: the same training by PyTorch and pytorch-metric-learning (PML), step by step.
+
+    python experiments/referee.py --workdir=runs/referee
+    python experiments/referee.py --workdir=runs/referee --losses=supcon --seeds=0,1 --set=steps=300
+
+One side is `training.train_and_evaluate`, as train.py calls it. The other is written with torch's own layers, torch's
+optimizer and PML's miner and loss; it is given the initial weights, the batches (augmented, if the config augments)
+and the learning rate of every step, and nothing else. Two things are asked:
+
+*   Do the losses of the first 20 steps agree, to a relative 1e-3? From there on rounding grows, as it does between two
+    machines: a hardest negative is another one, and the runs part.
+*   Does the network that torch trained end as good? Its MAP@R on the test set, measured by the library like the other,
+    may differ on average by half the 95 % interval of the library's own, which is what other seeds would change of it.
+
+Takes the digits, or any config of the network ``convnet`` with BatchNorm, of Adam or SGD. Needs the extra ``oracle``:
+``make test-oracles`` installs it. The workdir holds the runs, and the table as referee.md and referee.json. Exit codes:
+0 when both agree, 1 when they do not, 2 when something is wrong.
+"""
+
+import importlib.util
+import json
+import pathlib
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
+
+from configs import base
+from experiments import beginning, command, sweep
+from metric_jax import data, files, training
+from metric_jax.data import Images, datasets, samplers
+from metric_jax.data.errors import unknown
+from metric_jax.evaluation import retrieval
+from metric_jax.training import RunError, StoppedError, choices, folders, optimizers
+from metric_jax.training.step import to_unit
+
+LOSSES = {"batch_hard": "batch_hard_triplet_loss", "supcon": "supcon_loss"}
+FIRST, CLOSE = 20, 1e-3
+DIFFER = 1  # the exit code
+NUMBERS = ("margin", "temperature")  # of a loss, which the torch side takes
+# Keys that the torch side takes as they are, and what else it knows of others than their default.
+FREE = {f"loss.{name}" for name in (*NUMBERS, "name")} | {
+    f"model.{name}" for name in ("width", "blocks", "dim")
+}
+FREE |= {f"optimizer.{k}" for k in "learning_rate schedule warmup final drop drops momentum".split()}
+MAY_BE = {"optimizer.name": ("sgd",), "model.norm": ("batch",)}
+
+
+class Outcome(NamedTuple):
+    """What one side's training came to: the loss of every step, and MAP@R on the test set."""
+
+    losses: list[float]
+    map_at_r: float
+
+
+def main(
+    workdir: str, path: str, losses: Sequence[str], seeds: Sequence[int], settings: Sequence[str] = ()
+) -> int:
+    """Trains on both sides and compares.
+
+    Args:
+        workdir: Where the runs and the table go.
+        path: The config file.
+        losses: Keys of `LOSSES`.
+        seeds: Two or more, for their spread.
+        settings: ``key=value`` of the config.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        RunError: The extra is not installed, or the config is none that the torch side has written out.
+    """
+    for library in ("torch", "pytorch_metric_learning"):
+        if importlib.util.find_spec(library) is None:
+            raise RunError(
+                f"{library} is not installed: `make test-oracles`, or pip install 'metric_jax[oracle]', installs it"
+            )
+    if len(set(seeds)) < max(2, len(seeds)):
+        raise RunError(f"--seeds must name two different seeds or more, got {', '.join(map(str, seeds))}")
+    for name in losses:
+        if name not in LOSSES:
+            raise RunError(unknown("--losses", name, LOSSES))
+    rows = [sweep.Row(name, configured(path, settings, name)) for name in losses]
+    table, folder = [], pathlib.Path(workdir)
+    for row in rows:
+        try:
+            runs = list(sweep.trained(row, seeds, folder))
+        except StoppedError as stopped:
+            print(f"referee: {stopped}", file=sys.stderr)
+            return sweep.TERMINATED
+        pairs = []
+        for run in runs:
+            if run.results is None:
+                raise RunError(f"{row.name} diverged with seed {run.seed}: choose a smaller learning rate")
+            row.config.seed = run.seed
+            lines = (run.home / folders.METRICS).read_text().splitlines()
+            own = Outcome([json.loads(line)["loss"] for line in lines], run.results["map_at_r"])
+            pairs.append((own, in_torch(row.config)))
+        table.append(verdict(row, pairs))
+        files.replace(folder / "referee.json", (json.dumps(table, indent=1) + "\n").encode())
+        files.replace(folder / "referee.md", markdown(table).encode())
+    print(markdown(table), end="")
+    return 0 if all(row["agrees"] for row in table) else DIFFER
+
+
+def configured(path: str, settings: Sequence[str], name: str) -> ConfigDict:
+    """The config of one loss, which logs every step; a RunError if the torch side has not all that it asks for."""
+    (row,) = sweep.variants([path], [*settings, "log_every=1", f"loss.name={LOSSES[name]}"])
+    config, plain = row.config, base.get_config()
+    training.check(config)
+    same = ("ema", "memory", "loss", "optimizer", "model", "batch.sampler", "batch.chunk")
+    asked, known = (folders.flatten(each.to_dict()) for each in (config, plain))
+    for key, value in asked.items():
+        if key.startswith(same) and key not in FREE and value not in (known[key], *MAY_BE.get(key, ())):
+            raise RunError(f"the torch side knows no {key}={value!r}: leave it at {known[key]!r}")
+    return config
+
+
+def in_torch(config: ConfigDict) -> Outcome:
+    """Trains the network of a config by torch and PML, and measures it as the library's own."""
+    from experiments import referee_torch
+
+    train, test = datasets.load(**config.data)
+    network, key = beginning.network(config, train.images.shape[1:])
+    wanted = config.optimizer
+    rate = optimizers.schedule(
+        wanted.schedule,
+        learning_rate=wanted.learning_rate,
+        warmup=wanted.warmup,
+        steps=config.steps,
+        final=wanted.final,
+        drop=wanted.drop,
+        drops=wanted.drops,
+    )
+    options = {**choices.hyperparameters(config.loss.name)}
+    options |= {name: config.loss[name] for name in NUMBERS if config.loss[name] is not None}
+    theirs = referee_torch.ConvNet(network)
+    losses = referee_torch.train(
+        theirs,
+        batches(config, train, key),
+        criterion=referee_torch.CRITERIA[config.loss.name](options),
+        optimizer=wanted.name,
+        momentum=optimizers.MOMENTUM if wanted.momentum is None else wanted.momentum,
+        rates=[float(rate(step)) for step in range(config.steps)],
+    )
+    rows = referee_torch.embed(theirs, np.asarray(to_unit(test.images)))
+    distance = choices.distance(config.loss.distance, loss=config.loss.name)
+    found = retrieval(jnp.asarray(rows), jnp.asarray(test.labels), ks=(1,), distance=distance)
+    return Outcome(losses, found["map_at_r"])
+
+
+def batches(config: ConfigDict, train: Images, key: jax.Array) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The images, as the network gets them, and labels of every step of `training.train_and_evaluate`."""
+    sampled = {name: value for name, value in config.batch.items() if name != "chunk"}
+    sampler = samplers.choose(train, **sampled, seed=config.seed)
+    change = choices.augmentation(**config.augment) or (lambda images, _: images)
+    for step, batch in enumerate(data.batches(data.renumbered(train), sampler, count=config.steps)):
+        yield np.asarray(change(to_unit(batch.images), jax.random.fold_in(key, step))), batch.labels
+
+
+def verdict(row: sweep.Row, pairs: Sequence[tuple[Outcome, Outcome]]) -> dict[str, Any]:
+    """What referee.json holds of one loss, of (our, their) outcomes seed by seed."""
+    curves = [[np.array(side.losses[:FIRST]) for side in pair] for pair in pairs]
+    curve = max(float(np.max(np.abs(theirs / ours - 1))) for ours, theirs in curves)
+    ours, theirs = ([pair[side].map_at_r for pair in pairs] for side in (0, 1))
+    difference, allowed = statistics.mean(theirs) - statistics.mean(ours), sweep.half_interval(ours) or 0.0
+    return {
+        "loss": row.name,
+        "optimizer": row.config.optimizer.name,
+        "steps": row.config.steps,
+        "curve": curve,
+        "ours": ours,
+        "theirs": theirs,
+        "difference": difference,
+        "allowed": allowed,
+        "agrees": curve <= CLOSE and abs(difference) <= allowed,
+        "first_losses": [[float(f"{x:.6g}") for x in side] for side in curves[0]],
+    }
+
+
+def markdown(table: Sequence[Mapping[str, Any]]) -> str:
+    """The table, a loss a line."""
+    first = f"largest difference of the first {FIRST} losses"
+    titles = ["loss", "optimizer", first, "MAP@R", "by torch and PML", "difference", "seeds change", "agree"]
+    lines = [titles, ["---"] * len(titles)]
+    for row in table:
+        means = [f"{statistics.mean(row[side]):.4f}" for side in ("ours", "theirs")]
+        ends = [f"{row['difference']:+.4f}", f"± {row['allowed']:.4f}", "yes" if row["agrees"] else "no"]
+        lines.append([row["loss"], row["optimizer"], f"{row['curve']:.1e}", *means, *ends])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the runs; made if it is not there.")
+    CONFIG = flags.DEFINE_string("config", "configs/digits.py", "The config file.")
+    CHOSEN = flags.DEFINE_list("losses", list(LOSSES), f"Of {', '.join(LOSSES)}, separated by commas.")
+    SEEDS = flags.DEFINE_list("seeds", list("012"), "The seeds, separated by commas.")
+    SET = flags.DEFINE_multi_string("set", [], "KEY=VALUE of the config; may be repeated.")
+
+    def referee() -> int:
+        """Runs `main` as the flags say."""
+        seeds = [sweep.seed_of(text) for text in SEEDS.value]
+        return main(WORKDIR.value, CONFIG.value, CHOSEN.value, seeds, SET.value)
+
+    command.start("referee", referee, usage=__doc__)
