@@ -60,6 +60,7 @@ AUGMENT = "metric_jax/data/augment/"  # runs on the device, inside the step
 # Libraries that only some files know, wherever in the file the import stands.
 CONFIGURED = {"metric_jax/training/loop.py", "experiments", "configs"}
 ORACLES = {f"experiments/benchmark_{part}.py" for part in ("sides", "losses", "evaluation", "training")}
+ORACLES |= {"experiments/referee_torch.py"}
 LAZY_TOO: dict[str, set[str]] = {
     "absl": CONFIGURED,
     "ml_collections": CONFIGURED,
