@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     config.best_metric = ""  # "map_at_r", ...: the checkpoint of the evaluation where it is highest is kept
     config.patience = 0  # evaluations in a row without a better best_metric that end the training; 0: any
     config.profile = 0  # steps to trace, after the first ten, into the folder profile
+    config.compiled = ""  # a folder for compiled programs, with which later runs begin sooner; empty: none
     config.wandb = ""  # the project of Weights & Biases that metrics go to as well
     config.ema = 0.0  # decay of a moving average of the parameters, which then is what is evaluated; 0: none
 

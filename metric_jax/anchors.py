@@ -24,6 +24,7 @@ from metric_jax.interface import BATCH, MINER, publish
 from metric_jax.limits import Limits, is_count
 from metric_jax.pairs import Comparison, compare
 from metric_jax.reductions import Parts, Reduction, Terms, reduce
+from metric_jax.tiles import alike, sum_in_tiles
 from metric_jax.types import AxisName, Match, Pairs
 
 # Measured on CPU from batch 1024 to 65,536: a tile of this many distances stays in cache, and one of fewer rows than
@@ -33,13 +34,17 @@ TILE_ENTRIES, TILE_ROWS = 2**20, 64
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """What the body of a batch function works on: who is compared with whom, and how."""
+    """What the body of a batch function works on: who is compared with whom, and how.
+
+    ``summed`` says that only the sum over anchors is asked for, and not one value for each.
+    """
 
     comparison: Comparison
     distance: Distance
     match: Match | None = None
     tile: int | str = "auto"
     axis_name: AxisName = None
+    summed: bool = False
 
     @property
     def frozen(self) -> "Batch":
@@ -52,6 +57,7 @@ class Batch:
         *of_anchors: Any,
         rows: Array | None = None,
         distance: Distance | None = None,
+        summed: bool = False,
     ) -> Any:
         """Calls ``fn(distances, positives, negatives, *of_anchor)`` on the row of every anchor and stacks the results.
 
@@ -63,9 +69,10 @@ class Batch:
             *of_anchors: Pytrees of arrays ``[batch, ...]`` that fn gets its anchor's entry of.
             rows: ``[batch, dim]``: compared with the references in place of the anchors.
             distance: Used in place of the batch's own.
+            summed: Whether the `Terms` that fn returns may come added up over anchors, which makes gradients cheaper.
 
         Returns:
-            What fn returns, with a leading axis ``[batch]``.
+            What fn returns, with a leading axis ``[batch]``; or `Terms` without one.
         """
         distance = distance or self.distance
         compared = self.comparison
@@ -87,7 +94,21 @@ class Batch:
         tile = tile_size(len(rows), max(len(references), listed), self.tile, held)
         if tile >= len(rows):
             return jax.vmap(one_anchor)(anchors)
+        first = jax.tree.map(lambda x: x[0], anchors)
+        if summed and isinstance(jax.eval_shape(one_anchor, first), Terms):
+            return _sum_of_terms(one_anchor, anchors, tile)
         return lax.map(jax.checkpoint(one_anchor, prevent_cse=False), anchors, batch_size=tile)
+
+
+def _sum_of_terms(of_anchor: Callable[[Any], Terms], anchors: Any, tile: int) -> Terms:
+    """The terms of all anchors together, whose gradient is computed along with them."""
+
+    def value_and_counts(anchor: Any) -> tuple[Array, tuple[Array, Array]]:
+        found = of_anchor(anchor)
+        return found.total, (found.number, found.active)
+
+    total, counts = sum_in_tiles(value_and_counts, anchors, tile)
+    return Terms(total, *counts)
 
 
 def tile_size(batch: int, references: int, tile: int | str, held: int = 1, *, least: int = TILE_ROWS) -> int:
@@ -119,7 +140,8 @@ def per_anchor(
     the same length (neither holds the anchor itself) and its own keyword arguments, and returns `terms`, or a tuple of
     them whose means are taken apart and added. The result takes ``(embeddings, labels)`` and, beside those keywords,
     ``distance``, ``references``, ``reference_labels``, ``reference_where``, ``with_batch``, ``where``, ``match``,
-    ``pairs``, ``reduction``, ``tile`` and ``axis_name``.
+    ``pairs``, ``reduction``, ``tile`` and ``axis_name``. A batch of several tiles has a gradient in reverse mode alone;
+    for `jax.hessian` pass ``tile=len(embeddings)``.
 
     Args:
         fn: The formula, when used as a bare decorator.
@@ -163,7 +185,9 @@ def per_anchor(
         return found
 
     def body(batch: Batch, **own: Any) -> Parts:
-        return batch.over_anchors(functools.partial(one_anchor, **own))
+        comparison, own = alike((batch.comparison, own))
+        batch = dataclasses.replace(batch, comparison=comparison)
+        return batch.over_anchors(functools.partial(one_anchor, **own), summed=batch.summed)
 
     functools.update_wrapper(body, fn)
     return batch_loss(body, distance=distance, similarity=similarity, static=static, within=within)
@@ -214,6 +238,7 @@ def batch_loss(
     def run(*, reduction: Reduction, axis_name: AxisName, **given: Any) -> Array:
         given["match"] = given["match"] or match
         batch, own = _batch(measure, axis_name=axis_name, **given)
+        batch = dataclasses.replace(batch, summed=reduction != "none")
         return reduce(body(batch, **own), reduction, axis_name)
 
     default = similarity or distance or euclidean

@@ -353,7 +353,10 @@ def _proxy_batch(
         reference_labels=jnp.repeat(proxy_labels, np.prod(class_shape[1:], dtype=int)),
         where=where,
     )
-    return ProxyBatch(comparison, measure, None, tile, axis_name, class_shape, class_axis), own
+    batch = ProxyBatch(
+        comparison, measure, tile=tile, axis_name=axis_name, class_shape=class_shape, class_axis=class_axis
+    )
+    return batch, own
 
 
 def label_type(labels: Array) -> Any:

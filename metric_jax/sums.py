@@ -25,11 +25,16 @@ def log_sum_exp(values: Array, where: Array) -> Array:
     Exact at any scale: the largest value is taken out before the exponential, and nothing is divided by it.
     """
     values = jnp.where(where, values, 0.0)
-    largest = lax.stop_gradient(jnp.max(values, where=where, initial=-jnp.inf))
-    shift = jnp.where(jnp.isfinite(largest), largest, 0.0)
+    shift = largest(values, where)
     total = jnp.sum(jnp.exp(values - shift), where=where)
     empty = ~jnp.any(where)
     return jnp.where(empty, -jnp.inf, shift + jnp.log(jnp.where(empty, 1.0, total)))
+
+
+def largest(values: Array, where: Array) -> Array:
+    """The largest selected value of a row, to be taken out before an exponential; 0 if that is not finite."""
+    found = lax.stop_gradient(jnp.max(values, where=where, initial=-jnp.inf))
+    return jnp.where(jnp.isfinite(found), found, 0.0)
 
 
 def sum_where(where: Array, term: Term, constants: Any, *operands: Any) -> Any:

@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from metric_jax.training import devices
+from metric_jax.training.errors import RunError
 
 
 @pytest.mark.parametrize(("batch", "devices_used"), [(16, 8), (12, 6), (7, 7), (1, 1), (11, 1), (80, 8)])
@@ -39,3 +40,23 @@ def test_an_array_is_spread_along_the_largest_axis_that_can_be_shared(shape, spe
     assert devices.layout(jnp.zeros(shape), mesh, sharded=False).is_fully_replicated
     placed = jax.device_put(jnp.zeros(shape), found)
     assert placed.addressable_shards[0].data.size * (8 if spec != P() else 1) == placed.size
+
+
+def test_compiled_programs_are_kept_where_the_config_says(tmp_path):
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        devices.keep_compiled("")
+        assert jax.config.jax_compilation_cache_dir == before
+        devices.keep_compiled(str(tmp_path / "a" / "b"))
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "a" / "b")
+        assert (tmp_path / "a" / "b").is_dir()
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_no_folder_for_compiled_programs(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        RunError, match=r"compiled=.*file/b cannot be made: Not a directory; name another folder"
+    ):
+        devices.keep_compiled(str(tmp_path / "file" / "b"))

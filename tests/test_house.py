@@ -23,20 +23,20 @@ WRITTEN = sorted([*SHIPPED, *ROOT.glob("*.py"), *(ROOT / "tests").rglob("*.py")]
 # Which parts of metric_jax a part may import, and which libraries it may load as it is imported. A part is a module or
 # a folder directly under metric_jax; imports inside functions may use any library but those of LAZY_TOO.
 CORE = {"jax", "chex", "jaxtyping", "numpy"}
-BELOW_LOSSES = {
-    *("types", "limits", "collectives", "distances", "pairs", "reductions", "sums", "anchors", "proxies"),
-    "mining",
-}
+BELOW_LOSSES = set(
+    "types limits collectives distances pairs reductions sums tiles anchors proxies mining".split()
+)
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "types": (set(), CORE),
     "sums": (set(), CORE),
+    "tiles": (set(), CORE),
     "limits": (set(), CORE),
     "collectives": ({"types"}, CORE),
     "distances": ({"types"}, CORE),
     "pairs": ({"collectives", "types", "distances"}, CORE),
     "reductions": ({"collectives", "types"}, CORE),
     "interface": ({"types", "limits", "distances", "pairs", "reductions"}, CORE),
-    "anchors": ({"types", "limits", "distances", "pairs", "reductions", "interface"}, CORE),
+    "anchors": ({"types", "limits", "distances", "pairs", "reductions", "interface", "tiles"}, CORE),
     "proxies": (BELOW_LOSSES - {"proxies", "mining"} | {"interface"}, CORE),
     "mining": (BELOW_LOSSES - {"proxies", "mining"}, CORE),
     "memory": ({"distances", "pairs"}, CORE),

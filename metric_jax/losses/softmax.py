@@ -19,7 +19,7 @@ from metric_jax.collectives import log_sum_exp_over, sum_over
 from metric_jax.distances import cosine_similarity
 from metric_jax.limits import POSITIVE
 from metric_jax.reductions import Terms, terms
-from metric_jax.sums import log_sum_exp
+from metric_jax.sums import largest, log_sum_exp
 
 
 @per_anchor(similarity=cosine_similarity, within={"temperature": POSITIVE})
@@ -106,13 +106,17 @@ def supcon_loss(
         Khosla, Teterwak, Wang, Sarna, Tian, Isola, Maschinot, Liu, Krishnan (2020), Supervised Contrastive Learning.
         https://arxiv.org/abs/2004.11362
     """
-    logits = similarities / temperature
-    count = jnp.sum(positives)
+    others, count = positives | negatives, jnp.sum(positives)
+    logits = (similarities - largest(similarities, others)) / temperature
+    weights = jnp.exp(jnp.where(others, logits, -jnp.inf))  # one exponential serves both sums
+    of_positives, of_negatives = jnp.sum(weights, where=positives), jnp.sum(weights, where=negatives)
+    # log Σ_all, where positives outweigh negatives in two parts that keep their digits when they are small.
+    outweigh = of_positives > of_negatives
+    rest = jnp.where(outweigh, of_positives, of_positives + of_negatives)
+    rest = jnp.log(jnp.where(rest == 0, 1.0, rest))  # NaN stays NaN
+    added = jnp.log1p(jnp.where(outweigh, of_negatives, 0.0) / jnp.where(outweigh, of_positives, 1.0))
     mean = jnp.sum(logits, where=positives) / jnp.maximum(count, 1)
-    # log Σ_all - mean, in two parts that keep their digits when they are small.
-    of_positives = log_sum_exp(logits, positives)
-    loss = against(of_positives, logits, negatives) + (of_positives - mean)
-    return terms(jnp.where(count > 0, loss, 0.0), where=count > 0)
+    return terms(jnp.where(count > 0, added + (rest - mean), 0.0), where=count > 0)
 
 
 @batch_loss(similarity=cosine_similarity, within={"temperature": POSITIVE, "sigma": POSITIVE})

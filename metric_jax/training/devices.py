@@ -9,6 +9,7 @@ devices: of every parameter a device keeps a part, with the optimizer's part tha
 when a layer needs it.
 """
 
+import pathlib
 from typing import Any
 
 import jax
@@ -34,6 +35,21 @@ def mesh(batch_size: int) -> Mesh:
             f"{jax.process_count()} processes: choose batch.classes * batch.samples as a multiple of these"
         )
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
+
+
+def keep_compiled(folder: str) -> None:
+    """Keeps compiled programs in a folder, from which later runs of the same shapes take them; nowhere if it is empty.
+
+    Raises:
+        RunError: The folder cannot be made.
+    """
+    if not folder:
+        return
+    try:
+        pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"compiled={folder} cannot be made: {error.strerror}; name another folder") from None
+    jax.config.update("jax_compilation_cache_dir", folder)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

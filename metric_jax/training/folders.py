@@ -13,7 +13,7 @@ from metric_jax.training.errors import RunError
 CONFIG, RESULTS, METRICS, CHECKPOINTS = "config.json", "results.json", "metrics.jsonl", "checkpoints"
 SPEED, PROFILE = "speed.jsonl", "profile"
 # Where the data lies and who looks on is not what the run is: a rerun may have it otherwise.
-MAY_DIFFER = {"data.data_dir", "data.root", "data.cache", "profile", "wandb"}
+MAY_DIFFER = {"data.data_dir", "data.root", "data.cache", "compiled", "profile", "wandb"}
 
 
 def check(folder: pathlib.Path, config: Mapping[str, Any]) -> dict[str, float] | None:

@@ -77,6 +77,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
         print(f"this run is finished, and {folder} holds its results", file=sys.stderr)
         return results
 
+    devices.keep_compiled(config.compiled)
     train, test = datasets.load(**config.data)
     sampled = {key: value for key, value in config.batch.items() if key != "chunk"}
     sampler = samplers.choose(train, **sampled, seed=config.seed)
