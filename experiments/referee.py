@@ -162,9 +162,15 @@ def batches(config: ConfigDict, train: Images, key: jax.Array) -> Iterator[tuple
     """The images, as the network gets them, and labels of every step of `training.train_and_evaluate`."""
     sampled = {name: value for name, value in config.batch.items() if name != "chunk"}
     sampler = samplers.choose(train, **sampled, seed=config.seed)
-    change = choices.augmentation(**config.augment) or (lambda images, _: images)
+    augment = choices.augmentation(**config.augment)
+
+    @jax.jit
+    def seen(images: jax.Array, step: int) -> jax.Array:
+        given = to_unit(images)
+        return given if augment is None else augment(given, jax.random.fold_in(key, step))
+
     for step, batch in enumerate(data.batches(data.renumbered(train), sampler, count=config.steps)):
-        yield np.asarray(change(to_unit(batch.images), jax.random.fold_in(key, step))), batch.labels
+        yield np.asarray(seen(batch.images, step)), batch.labels
 
 
 def verdict(row: sweep.Row, pairs: Sequence[tuple[Outcome, Outcome]]) -> dict[str, Any]:

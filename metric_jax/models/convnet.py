@@ -134,8 +134,8 @@ def _max_pool(x: Array) -> Array:
 def _larger(x: Array, y: Array) -> Array:
     """The larger of each two numbers, NaN if either is; the gradient goes to the one that is taken.
 
-    Not jnp.maximum, whose gradient asks which of the two equals the result: once fused, XLA on CPU computes them anew,
-    rounded in another way, finds neither equal, and drops the gradient, in a network's first layers a third of it.
+    Not jnp.maximum, whose gradient asks which of the two equals the result: where XLA fuses it on CPU, it computes them
+    anew, rounded in another way, finds neither equal, and drops the gradient, in a network's first layers much of it.
     """
     return jnp.where((x >= y) | jnp.isnan(x), x, y)
 
