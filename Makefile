@@ -11,7 +11,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-faults test-oracles lint format docs bench lock clean
+.PHONY: help train test test-faults test-oracles test-notebooks lint format docs notebooks bench lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s%s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ test-faults: $(VENV)/.locked  ## kill, stop and starve training runs; all of T1 
 test-oracles: $(VENV)/.oracle  ## compare with pytorch-metric-learning and faiss
 	$(BIN)/python -m pytest tests/oracles tests/test_search.py $(ARGS)
 
+test-notebooks: $(VENV)/.notebooks  ## execute notebooks/ on the CPU; PHOTOS=FOLDER gives faces.ipynb your photos
+	JAX_PLATFORMS=cpu $(BIN)/jupyter-execute $(ARGS) notebooks/*.ipynb
+
 lint: $(VENV)/.locked  ## ruff, its formatter, mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,23 +42,34 @@ format: $(VENV)/.locked  ## format the code, mend what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.locked  ## write docs/losses.md anew, from docstrings and signatures
+docs: $(VENV)/.docs  ## write docs/losses.md anew and the pages of the API, docs/api, from docstrings and signatures
 	$(BIN)/python docs/losses_table.py
+	$(BIN)/python docs/api_pages.py
+
+notebooks: $(VENV)/.notebooks  ## write each notebooks/*.ipynb anew from the .py beside it, without outputs
+	$(BIN)/jupytext --quiet --to ipynb --update notebooks/*.py
 
 bench: $(VENV)/.oracle  ## time and memory beside other libraries, into docs/benchmarks.md; ARGS=--quick tries it
 	$(BIN)/python experiments/benchmark.py --docs $(ARGS)
 
-# Pins that still fit are kept: `make lock ARGS=--upgrade` renews them all. The second file holds only what the oracles
-# add to the first. torch is not in it: its CPU build is not the registry's file, so no one hash fits both.
+# Pins that still fit are kept: `make lock ARGS=--upgrade` renews them all. The other files hold only what the oracles,
+# the notebooks and the API's pages add to the first. torch is in none: its CPU build is not the registry's file, so no
+# one hash fits both.
 lock: $(VENV)/.python  ## resolve setup.py into the lock files
 	$(PIP) install uv
 	$(BIN)/uv pip compile --quiet --extra test $(ARGS) setup.py --output-file requirements.lock
 	$(BIN)/uv pip compile --quiet --extra oracle $(ARGS) setup.py --output-file requirements-oracle.lock \
 		--constraint requirements.lock --no-emit-package torch \
 		$$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock | sort -u)
+	$(BIN)/uv pip compile --quiet --extra notebooks $(ARGS) setup.py --output-file requirements-notebooks.lock \
+		--constraint requirements.lock \
+		$$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock | sort -u)
+	$(BIN)/uv pip compile --quiet --extra docs $(ARGS) setup.py --output-file requirements-docs.lock \
+		--constraint requirements.lock \
+		$$(sed -n 's/^\([a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements.lock | sort -u)
 
-clean:  ## remove the environment and every cache; runs/ stays
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+clean:  ## remove the environment, every cache and the pages of the API; runs/ stays
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache docs/api
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.python:
@@ -80,5 +94,15 @@ $(VENV)/.locked: $(VENV)/.python requirements.lock setup.py
 $(VENV)/.oracle: $(VENV)/.locked requirements-oracle.lock
 	$(PIP) install --no-deps --require-hashes --no-compile --requirement requirements-oracle.lock
 	$(PIP) install --no-compile $$(sed -n 's/.*"\(torch==[0-9.]*\)".*/\1/p' setup.py)
+	$(PIP) check
+	@touch $@
+
+$(VENV)/.notebooks: $(VENV)/.locked requirements-notebooks.lock
+	$(PIP) install --no-deps --require-hashes --no-compile --requirement requirements-notebooks.lock
+	$(PIP) check
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.locked requirements-docs.lock
+	$(PIP) install --no-deps --require-hashes --no-compile --requirement requirements-docs.lock
 	$(PIP) check
 	@touch $@

@@ -44,6 +44,15 @@ EXTRAS = {
         "scipy>=1.13",  # statistics and distances to compare with
         "pytrec-eval-terrier>=0.5.6",  # nDCG to compare retrieval with
     ],
+    # Executes notebooks/ (make test-notebooks) and writes each .ipynb from the .py beside it.
+    "notebooks": [
+        "jupytext>=1.16",  # from a script that can be read and compared to a notebook that Colab opens
+        "nbclient>=0.10",  # executes them, and fails where a cell does
+        "ipykernel>=6.29",  # what they are executed by
+    ],
+    # It asks Python itself for signatures and docstrings, and so shows the arguments that per_anchor adds, which a tool
+    # that reads the source would not; and it takes docstrings as they are, in Google's manner and Markdown.
+    "docs": ["pdoc>=16.0"],  # writes the pages of the API (make docs)
     "tensorboard": ["tensorboard>=2.20"],  # to look at the events of a run
     "wandb": ["wandb>=0.19"],  # a run's metrics there too, if config.wandb asks for it
     "prepare": ["tensorflow>=2.19"],  # to build a standard TFDS set, once

@@ -179,7 +179,7 @@ assert jnp.allclose(mine, its)
 
 # %%
 @mj.per_anchor(distance=mj.euclidean)
-def closer_than_average_loss(distances, positives, negatives, *, margin=0.5):
+def closer_than_average_loss(distances, positives, negatives, *, margin=1.5):
     """Every positive should be closer than the average negative, by a margin."""
     average = jnp.mean(distances, where=negatives)
     violations = jax.nn.relu(distances - average + margin)
@@ -223,7 +223,7 @@ def megabytes(batch, tile):
 
 
 print("batch    one tile   tile='auto'   (MB)")
-for batch in (2048, 8192):
+for batch in (2048, 4096):
     print(f"{batch:<8} {megabytes(batch, batch):>8,.0f} {megabytes(batch, 'auto'):>13,.0f}")
 
 # %% [markdown]

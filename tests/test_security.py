@@ -109,7 +109,15 @@ def locked(name):
     return text.replace("\\\n", " ").splitlines()
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-oracle.lock"])
+LOCKS = [
+    "requirements.lock",
+    "requirements-oracle.lock",
+    "requirements-notebooks.lock",
+    "requirements-docs.lock",
+]
+
+
+@pytest.mark.parametrize("name", LOCKS)
 def test_security_lock_pins_everything_by_hash(name):
     requirement = re.compile(r"([a-z0-9-]+)==[\w.]+( ; [^@]+?)?( +--hash=sha256:[0-9a-f]{64})+\s*")
     matches = [requirement.fullmatch(line) or line for line in locked(name)]
@@ -122,10 +130,14 @@ def test_security_lock_pins_everything_by_hash(name):
 
 def test_lock_holds_what_setup_declares():
     pins = {}
-    for line in [*locked("requirements.lock"), *locked("requirements-oracle.lock")]:
+    for line in [line for name in LOCKS for line in locked(name)]:
         name, _, version = line.partition(" ")[0].partition("==")
         pins.setdefault(name, []).append(version)
-    declared = [Requirement(text) for extra in ("", "test", "oracle") for text in dependencies()[extra]]
+    declared = [
+        Requirement(text)
+        for extra in ("", "test", "oracle", "notebooks", "docs")
+        for text in dependencies()[extra]
+    ]
     for requirement in declared:
         if requirement.name != "torch":
             assert all(v in requirement.specifier for v in pins[canonicalize_name(requirement.name)]), (
