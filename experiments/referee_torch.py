@@ -104,6 +104,7 @@ def train(
     Returns:
         The loss of every step.
     """
+    torch.set_num_threads(1)  # several wait for each other, a hundred times as long where a machine is busy
     parameters, losses = network.parameters(), []
     kind = (
         torch.optim.Adam(parameters)

@@ -312,6 +312,7 @@ squared_euclidean = Distance(
     prepare=_subtract,
     factors=_squared_factors,
 )
+"""``|x - y|²``: FaceNet's, of rows of length 1."""
 
 euclidean = Distance(
     "euclidean",
@@ -320,6 +321,7 @@ euclidean = Distance(
     prepare=_subtract,
     ranks_like=squared_euclidean,
 )
+"""``|x - y|``."""
 
 manhattan = Distance(
     "manhattan",
@@ -328,6 +330,7 @@ manhattan = Distance(
     prepare=_subtract,
     has_product=False,
 )
+"""``Σ_i |x_i - y_i|``; it has no matrix product, and holds ``[references, dim]`` differences."""
 
 cosine = Distance(
     "cosine",
@@ -339,6 +342,7 @@ cosine = dataclasses.replace(
     cosine,
     ranks_like=dataclasses.replace(cosine, against=_cosine_ranking, factors=lambda rows: (rows, -rows)),
 )
+"""``1 - cos θ``, with θ the angle between x and y: from 0 to 2."""
 
 cosine_similarity = Distance(
     "cosine_similarity",
@@ -347,6 +351,7 @@ cosine_similarity = Distance(
     prepare=_normalise,
     is_similarity=True,
 )
+"""``cos θ``, with θ the angle between x and y: from -1 to 1."""
 
 dot_product = Distance(
     "dot_product",
@@ -355,6 +360,7 @@ dot_product = Distance(
     prepare=_keep,
     is_similarity=True,
 )
+"""``x · y``, of rows as they are."""
 
 # Not symmetric: the anchor's variance is the signal, and that of the difference is noise. An anchor that has the same
 # number everywhere has no signal, and the noise stands alone.
@@ -364,3 +370,4 @@ signal_to_noise = Distance(
     against=_noise_against,
     prepare=_subtract_own_mean,
 )
+"""``var(x - y) / var(x)``, the variances over the entries of a row: the anchor x is the signal."""
