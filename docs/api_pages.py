@@ -21,6 +21,9 @@ import metric_jax as mj
 
 FOLDER = pathlib.Path(__file__).parent / "api"
 
+# A long formula is broken into lines rather than cut off.
+STYLE = "<style>.docstring pre { white-space: pre-wrap; }</style>"
+
 # What has a page beside the files that define what `mj` itself has.
 PARTS = (
     *("mining", "memory", "grad_cache", "recipes", "diagnostics", "evaluation", "evaluation.intervals"),
@@ -74,7 +77,8 @@ def overview(found: dict[str, dict[str, Any]], sentences: dict[str, dict[str, st
     for module, names in found.items():
         title = (inspect.getdoc(sys.modules[module]) or "").partition("\n")[0].rstrip(".")
         shown = module.removeprefix("metric_jax.") if module.removeprefix("metric_jax.") in PARTS else ""
-        lines += [f"## {title.partition(':')[0]}", "", f"[{title}]({_file(module)})", ""]
+        topic, _, idea = title.partition(": ")
+        lines += [f"## {topic}", "", f"[`{module}`]({_file(module)}){idea and ': '}{idea}", ""]
         lines += ["| | |", "| --- | --- |"]
         for name in names:
             called = ".".join(filter(None, ["mj", shown, name]))
@@ -82,6 +86,12 @@ def overview(found: dict[str, dict[str, Any]], sentences: dict[str, dict[str, st
             lines.append(f"| [`{called}`]({_file(module)}#{name}) | {sentence} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def without_libraries(signature: str) -> str:
+    """The HTML of a signature with ``Float[Array, ...]`` in it as it is written, without where these are from."""
+    library = r'<span class="n">(?:jaxtyping|jax|jaxlib|_jax)</span><span class="o">\.</span>'
+    return re.sub(library, "", signature)
 
 
 def _file(module: str) -> str:
@@ -122,12 +132,13 @@ def _arranged(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
             if isinstance(member, doc.Function):
                 member.decorators = []  # per_anchor and its like have done their work
                 if hasattr(member.wrapped, "__signature__"):
-                    member.obj = member.wrapped  # which has the arguments that they added
+                    member.obj = member.wrapped  # which has the arguments that they added, and tells of them
+                    member.docstring = inspect.getdoc(member.wrapped)
     return modules
 
 
 def _to_markdown(found: dict[str, dict[str, Any]]) -> Callable[..., str]:
-    """The filter of pdoc's templates that makes Markdown of a docstring, with the two changes above."""
+    """The filter of pdoc's templates that makes Markdown of a docstring, as Markdown has it."""
     import jinja2
     from pdoc import render_helpers
 
@@ -144,7 +155,7 @@ def _to_markdown(found: dict[str, dict[str, Any]]) -> Callable[..., str]:
             for name, home in homes.items()
             if name not in found.get(here, ())
         }
-        text = with_links(with_list_of_papers(docstring), elsewhere)
+        text = with_links(with_list_of_papers(docstring.replace("::\n", ":\n")), elsewhere)
         return render_helpers.to_markdown_with_context(context, text)
 
     return to_markdown
@@ -152,7 +163,11 @@ def _to_markdown(found: dict[str, dict[str, Any]]) -> Callable[..., str]:
 
 def write(folder: pathlib.Path) -> list[str]:
     """Writes the pages, and returns what is wrong with them."""
-    from pdoc import render
+    import markupsafe
+    from pdoc import render, render_helpers
+
+    def format_signature(*args: Any, **options: Any) -> markupsafe.Markup:
+        return markupsafe.Markup(without_libraries(render_helpers.format_signature(*args, **options)))
 
     found = pages()
     modules = _arranged(found)
@@ -163,12 +178,13 @@ def write(folder: pathlib.Path) -> list[str]:
     modules["metric_jax"].docstring = overview(found, sentences)
     render.configure(docformat="google", footer_text="metric_jax")
     render.env.filters["to_markdown"] = _to_markdown(found)
+    render.env.filters["format_signature"] = format_signature
 
     shutil.rmtree(folder, ignore_errors=True)
     for name, module in modules.items():
         page = folder / _file(name)
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(render.html_module(module, modules))
+        page.write_text(render.html_module(module, modules).replace("</head>", f"{STYLE}</head>", 1))
     (folder / "index.html").write_text(render.html_index(modules))
     (folder / "search.js").write_text(render.search_index(modules))
     undocumented = [

@@ -67,6 +67,13 @@ def test_the_first_page_has_a_link_and_a_sentence_for_every_name():
     assert r"| [`mj.mining.batch_hard`](metric_jax/mining.html#batch_hard) | \|batch_hard\| |" in text
 
 
+def test_a_type_is_shown_without_its_library():
+    dot = '<span class="o">.</span>'
+    array = f'<span class="n">jaxlib</span>{dot}<span class="n">_jax</span>{dot}<span class="n">Array</span>'
+    ours = f'<span class="n">metric_jax</span>{dot}<span class="n">Pairs</span>'
+    assert api_pages.without_libraries(f"[{array}, {ours}]") == f'[<span class="n">Array</span>, {ours}]'
+
+
 def test_a_link_that_leads_nowhere_is_found(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "a.html").write_text(
