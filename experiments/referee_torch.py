@@ -76,6 +76,16 @@ def supcon(options: Mapping[str, Any]) -> Criterion:
     return SupConLoss(options["temperature"], reducer=MeanReducer())
 
 
+def nudge(network: ConvNet) -> None:
+    """Moves every parameter by one rounding of float32, up or down by chance."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            up = torch.randint(0, 2, parameter.shape, generator=generator) == 1
+            to = torch.where(up, torch.inf, -torch.inf)
+            parameter.copy_(torch.nextafter(parameter, to))
+
+
 CRITERIA: Mapping[str, Callable[[Mapping[str, Any]], Criterion]] = {
     "batch_hard_triplet_loss": batch_hard,
     "supcon_loss": supcon,
