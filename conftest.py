@@ -1,5 +1,6 @@
 """What every test and doctest runs under: at the root, so that `pytest metric_jax` finds it too."""
 
+import gc
 import importlib.util
 import ipaddress
 import os
@@ -25,6 +26,11 @@ os.environ["MPLBACKEND"] = "agg"
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+
+# What the tests hold, mostly programs and caches, lives to the end: to look through it for garbage takes a tenth of the
+# time.
+gc.freeze()
+gc.set_threshold(50_000, 20, 50)
 
 jax.config.update("jax_platforms", "cpu")
 # [n] + [n, 1] is meant far less often than it is written

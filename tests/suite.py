@@ -19,6 +19,9 @@ AS_SHIPPED = {
 }
 
 CORE_LOSSES = [loss for loss in LOSSES if loss.is_core]
+# The engine maps, shards and tiles a formula for one anchor, whichever it is: that is tested on the core losses, and on
+# those that have no tiles because they do it for themselves.
+OWN_ENGINES = [loss for loss in LOSSES if loss.is_core or not loss.takes("tile")]
 TRIPLET_LOSSES = [loss for loss in CORE_LOSSES if loss.needs == "both"]
 HINGE_LOSSES = [loss for loss in TRIPLET_LOSSES if loss.has_hinge]
 
@@ -50,13 +53,23 @@ def every_loss_with(argument, choices, rest=(), losses=LOSSES, precisions=None):
 
 
 def every_miner_with(arguments, choices, rest):
-    """Every core miner with every choice, and every other with those of ``rest(miner)``; a choice is a tuple."""
+    """Every core miner with every choice and in both precisions, and every other with ``rest(miner)`` in float64.
+
+    A choice is a tuple.
+    """
     cases = [
-        pytest.param(miner, *choice, id="-".join([miner.name, *(getattr(x, "name", str(x)) for x in choice)]))
+        pytest.param(
+            miner,
+            *choice,
+            precision,
+            id="-".join([miner.name, *(getattr(x, "name", str(x)) for x in choice), name]),
+        )
         for miner in MINERS
         for choice in (choices if miner.is_core else rest(miner))
+        for name, precision in PRECISIONS.items()
+        if miner.is_core or name == "float64"
     ]
-    return pytest.mark.parametrize(("miner", *arguments), cases)
+    return pytest.mark.parametrize(("miner", *arguments, "precision"), cases, indirect=["precision"])
 
 
 def every_loss_in(*precisions, losses=LOSSES):
@@ -77,6 +90,7 @@ every_loss_of_references = every("loss", [loss for loss in LOSSES if loss.takes(
 every_triplet_loss = every("loss", TRIPLET_LOSSES)
 every_hinge_loss = every("loss", HINGE_LOSSES)
 every_miner = every("miner", MINERS)
+every_miner_in_its_precisions = every_miner_with([], [()], lambda miner: [()])
 every_core_miner = every("miner", [miner for miner in MINERS if miner.is_core])
 every_distance = every("distance", DISTANCES)
 every_reduction = pytest.mark.parametrize("reduction", ["mean", "mean_active", "sum", "none"])
@@ -109,12 +123,14 @@ def compiled(loss, distance=None, tile="auto", as_shipped=False):
 def value_and_gradient(loss, distance=None, tile="auto", as_shipped=False):
     """The same, with a mask of all rows where there is none: one compilation serves both.
 
-    A formula is the same without XLA's optimizations, which take their time; core losses in float32 have them always.
+    A formula is the same without XLA's optimizations, which take their time. Core losses in float32 have them on the
+    batches that most tests share.
     """
 
     def run(embeddings, labels, where=None):
         where = np.ones(len(embeddings), bool) if where is None else where
-        is_optimized = as_shipped or (loss.is_core and not jax.config.jax_enable_x64)
+        is_shared = tile == "auto" and len(embeddings) == N and not jax.config.jax_enable_x64
+        is_optimized = as_shipped or (loss.is_core and is_shared)
         return compiled(loss, distance or loss.measure, tile, is_optimized)(embeddings, labels, where)
 
     return run
@@ -143,7 +159,7 @@ def mine(miner, distance=mj.euclidean, tile="auto"):
         lambda embeddings, labels, where: miner(
             embeddings, labels, where=where, distance=distance, tile=tile
         ),
-        compiler_options=AS_SHIPPED if miner.is_core else None,
+        compiler_options=AS_SHIPPED if miner.is_core and tile == "auto" else None,
     )
 
 

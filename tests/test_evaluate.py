@@ -145,6 +145,12 @@ def test_pairs_are_measured_with_intervals_over_their_classes():
     assert expected.items() <= {key: pytest.approx(value, abs=1e-5) for key, value in found.items()}.items()
 
 
+def test_few_shot_of_as_many_ways_as_there_are_classes():
+    assert "20way_1shot" not in assess()
+    found = assess(np.repeat(np.eye(20, 4, dtype=np.float32), 3, axis=0), np.repeat(np.arange(20), 3))
+    assert found["20way_1shot"] < found["5way_1shot"] < 1  # of the 20 classes, 16 lie in one point
+
+
 def test_few_shot_is_left_out_where_fewer_than_five_classes_have_two_images():
     some = np.concatenate([np.arange(16), [16, 20]])  # the fifth and the sixth class have one
     found = assess(EMBEDDINGS[some], LABELS[some], distance=mj.cosine)

@@ -59,11 +59,11 @@ class PowerCutError(Exception):
 
 @pytest.mark.parametrize(
     ("step", "besides"),
-    [(3, {}), (7, {"devices__shard_params": True}), (9, {"ema": 0.9})],
-    ids=["3", "7", "9"],
+    [(3, {"ema": 0.9}), (7, {"devices__shard_params": True})],
+    ids=["3", "7"],
 )
 def test_T2_a_run_that_is_cut_off_goes_on_with_the_classes_as_they_lay(step, besides, tmp_path, monkeypatch):
-    """Cut off before the first evaluation, at a checkpoint between two, and after the second."""
+    """Cut off before the first evaluation, and at a checkpoint between two."""
     hard = config(**HARD, **besides)
     mj.training.train_and_evaluate(hard, str(tmp_path / "whole"))
     report = reporter.Reporter.__call__

@@ -155,9 +155,13 @@ def test_N7_nothing_left(loss):
 # N11: counts of the order of batch³.
 
 
-@pytest.mark.parametrize(("reduction", "expected"), [("sum", 2_151_680_000), ("mean", 1), ("mean_active", 1)])
-def test_N11_two_billion_triplets_are_counted(reduction, expected):
+def test_N11_two_billion_triplets_are_counted():
     n = 2050  # 2 * 1025 anchors, each with 1024 positives and 1025 negatives: more than 2³¹ triplets, of loss 1
-    loss = functools.partial(mj.batch_all_triplet_loss, margin=1.0, reduction=reduction)
-    in_time = jax.jit(loss, compiler_options=AS_SHIPPED)
-    assert float(in_time(np.zeros((n, 1), np.float32), np.arange(n) % 2)) == expected
+    batch, labels = np.zeros((n, 1), np.float32), np.arange(n) % 2
+
+    def found(batch, labels):
+        loss = functools.partial(mj.batch_all_triplet_loss, batch, labels, margin=1.0)
+        return [loss(reduction=reduction) for reduction in ("sum", "mean", "mean_active")]
+
+    values = jax.jit(found, compiler_options=AS_SHIPPED)(batch, labels)
+    assert [float(value) for value in values] == [2_151_680_000, 1, 1]

@@ -21,6 +21,7 @@ from suite import (
     every_loss_and_measure,
     every_loss_with,
     every_miner,
+    every_miner_in_its_precisions,
     mine,
     random_rows,
     value_and_gradient,
@@ -121,13 +122,13 @@ ROWS = np.round(random_rows(5) * 1024) / 1024  # exact in float32 also after the
 @pytest.mark.parametrize(
     "move", [lambda rows: rows + SHIFT, lambda rows: rows @ ROTATION], ids=["move", "turn"]
 )
-@every_miner
+@every_miner_in_its_precisions
 def test_P4_mining_moved_and_turned_rows(miner, move, precision):
     mined = mine(miner)(move(ROWS).astype(precision.dtype), LABELS, None)
     assert_same_triplets(mined, miner.expected(ROWS, LABELS))
 
 
-@every_miner
+@every_miner_in_its_precisions
 def test_P4_mining_by_cosine_does_not_see_lengths(miner, precision):
     mined = mine(miner, mj.cosine)((ROWS * LENGTHS).astype(precision.dtype), LABELS, None)
     assert_same_triplets(mined, miner.expected(ROWS, LABELS, distance=mj.cosine))

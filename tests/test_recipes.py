@@ -33,7 +33,7 @@ def arrays(recipe):
 @every_recipe
 def test_is_its_loss_with_its_hyperparameters(recipe):
     given = arrays(recipe)
-    value, gradient = jax.value_and_grad(recipe)(*given.values())
+    value, gradient = jax.jit(jax.value_and_grad(recipe))(*given.values())
     prepared = {
         name: mj.normalize(rows) if recipe.normalises and rows.dtype == np.float32 else rows
         for name, rows in given.items()

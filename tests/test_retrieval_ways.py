@@ -54,9 +54,8 @@ def test_N14_a_gallery_in_parts(metrics, tmp_path):
     check(in_parts, expect(queries, labels, gallery=gallery, gallery_labels=gallery_labels))
 
 
-@pytest.mark.parametrize("tile", ["auto", 7])
-def test_devices_share_the_queries(tile):
-    batch, labels = unequal()
+def test_devices_share_the_queries():
+    (batch, labels), tile = unequal(), 7
     mesh = jax.make_mesh((2, 2), ("a", "b"), devices=jax.devices()[:4], axis_types=(AxisType.Auto,) * 2)
     assert retrieval(batch, labels, tile=tile, mesh=mesh) == retrieval(batch, labels, tile=tile)
     gallery = {"gallery": [batch[:100], batch[100:]], "gallery_labels": labels}

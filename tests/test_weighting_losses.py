@@ -319,8 +319,7 @@ def by_pairs(name, rows, memory, pairs):
     return references.reduced(found, "mean")
 
 
-@pytest.mark.parametrize("tile", ["auto", 3])
-@pytest.mark.parametrize("in_own_batch", [True, False], ids=["batch", "references"])
+@pytest.mark.parametrize(("in_own_batch", "tile"), [(True, 3), (False, "auto")], ids=["batch", "references"])
 @pytest.mark.parametrize("name", BY_PAIRS)
 def test_explicit_pairs(name, in_own_batch, tile, x64):
     rows, memory = random_rows().astype(float), random_rows(1, n=7).astype(float)

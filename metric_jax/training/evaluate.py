@@ -22,7 +22,7 @@ from metric_jax.training.state import TrainState
 from metric_jax.training.step import make_embed
 
 KS = (1, 2, 4, 8)
-WAYS, SHOTS, QUERIES, EPISODES = 5, 1, 15, 1000
+WAYS, SHOTS, QUERIES, EPISODES = (5, 20), 1, 15, 1000
 # of the test set, whatever embeds it
 COUNTS = ("queries", "left_out", "genuine", "impostors", "clusters")
 
@@ -142,9 +142,9 @@ def assess(
         seed: Draws few-shot episodes, k-means' start and resamples.
 
     Returns:
-        What `evaluation.retrieval` and `evaluation.verification` say, with intervals over classes; ``5way_1shot``, the
-        accuracy of the nearest of five prototypes, with its interval, where five classes have two images each; and
-        ``nmi``, ``ami`` and ``purity`` of `evaluation.clustering`.
+        What `evaluation.retrieval` and `evaluation.verification` say, with intervals over classes; ``5way_1shot``
+        and ``20way_1shot``, the accuracy of the nearest of so many prototypes, with its interval, where as many classes
+        have two images each; and ``nmi``, ``ami`` and ``purity`` of `evaluation.clustering`.
 
     Raises:
         RunError: Embeddings that hold NaN, labels on which nothing can be measured, or an FAR that these impostors
@@ -182,21 +182,24 @@ def _few_shot(rows: Array, labels: Array, *, distance: Distance, seed: int) -> d
     """The few-shot accuracy within the classes that have enough images; empty if these are too few."""
     classes, counts = np.unique(labels, return_counts=True)
     enough = counts > SHOTS
-    if enough.sum() < WAYS:
-        return {}
     chosen = np.isin(labels, classes[enough])
-    found = few_shot(
-        rows[chosen],
-        labels[chosen],
-        ways=WAYS,
-        shots=SHOTS,
-        queries=int(min(QUERIES, counts[enough].min() - SHOTS)),
-        episodes=EPISODES,
-        key=jax.random.key(seed),
-        distance=distance,
-    )
-    name = f"{WAYS}way_{SHOTS}shot"
-    return {f"{name}{end}": found[f"accuracy{end}"] for end in ("", "_low", "_high")}
+    accuracies: dict[str, float] = {}
+    for ways in WAYS:
+        if ways > enough.sum():
+            break
+        found = few_shot(
+            rows[chosen],
+            labels[chosen],
+            ways=ways,
+            shots=SHOTS,
+            queries=int(min(QUERIES, counts[enough].min() - SHOTS)),
+            episodes=EPISODES,
+            key=jax.random.key(seed),
+            distance=distance,
+        )
+        name = f"{ways}way_{SHOTS}shot"
+        accuracies |= {f"{name}{end}": found[f"accuracy{end}"] for end in ("", "_low", "_high")}
+    return accuracies
 
 
 def _ks(count: int) -> list[int]:
