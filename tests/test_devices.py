@@ -60,3 +60,45 @@ def test_no_folder_for_compiled_programs(tmp_path):
         RunError, match=r"compiled=.*file/b cannot be made: Not a directory; name another folder"
     ):
         devices.keep_compiled(str(tmp_path / "file" / "b"))
+
+
+IMAGES, KERNEL = np.ones((16, 14, 14, 64), np.float32), np.ones((3, 3, 64, 64), np.float32)
+
+
+def convolve(images, kernel):
+    return jax.lax.conv_general_dilated(
+        images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+@pytest.fixture
+def new_compiler():
+    """What the compiler can do is found out anew, and once more afterwards."""
+    devices._compiler_options.cache_clear()
+    yield
+    devices._compiler_options.cache_clear()
+
+
+def test_convolutions_are_not_left_to_what_is_slow_on_cpu():
+    assert "ynn" in jax.jit(convolve).lower(IMAGES, KERNEL).compile().as_text()
+    assert "ynn" not in devices.jit(convolve).lower(IMAGES, KERNEL).compile().as_text()
+
+
+def test_a_compiler_without_that_option_is_not_asked_for_it(new_compiler, monkeypatch):
+    plain, asked = jax.jit, []
+
+    def jit(function, compiler_options=None, **options):
+        asked.append(compiler_options)
+        if compiler_options:
+            return plain(function, compiler_options={"xla_cpu_no_such_option": "1"})
+        return plain(function, **options)
+
+    monkeypatch.setattr(jax, "jit", jit)
+    assert devices.jit(lambda x: x + 1)(1) == 2
+    assert len(asked) == 2
+    assert asked[1] is None
+
+
+def test_other_platforms_are_not_asked_for_it(new_compiler, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert devices._compiler_options() is None

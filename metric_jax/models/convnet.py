@@ -22,7 +22,6 @@ from flax import nnx
 from jaxtyping import Array
 
 from metric_jax.models import network
-from metric_jax.models.convolution import conv_general_dilated
 from metric_jax.models.network import Network
 
 
@@ -106,15 +105,7 @@ class Block(nnx.Module):
 
     def __init__(self, channels: int, width: int, *, norm: str, dtype: str, rngs: nnx.Rngs):
         computed = jnp.dtype(dtype)
-        self.conv = nnx.Conv(
-            channels,
-            width,
-            kernel_size=(3, 3),
-            use_bias=False,
-            dtype=computed,
-            conv_general_dilated=conv_general_dilated,
-            rngs=rngs,
-        )
+        self.conv = nnx.Conv(channels, width, kernel_size=(3, 3), use_bias=False, dtype=computed, rngs=rngs)
         self.norm: nnx.BatchNorm | nnx.GroupNorm
         if norm == "batch":
             self.norm = nnx.BatchNorm(width, momentum=0.9, dtype=computed, rngs=rngs)

@@ -44,7 +44,7 @@ class Evaluator:
             batch_size: How many images to embed at a time, rounded up to what the devices can share.
             mesh: Where a batch is spread over.
         """
-        self._embed = jax.jit(make_embed(graphdef), out_shardings=devices.replicated(mesh))
+        self._embed = devices.jit(make_embed(graphdef), out_shardings=devices.replicated(mesh))
         self._test, self._distance, self._mesh = test, distance, mesh
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._last: tuple[int, dict[str, float]] = (-1, {})

@@ -290,7 +290,7 @@ def _build(
     *,
     classes: int,
     batch_shape: tuple[int, ...],
-) -> tuple[nnx.GraphDef, TrainState, Callable[[TrainState, Array, Array], tuple[TrainState, Output]]]:
+) -> tuple[nnx.GraphDef, TrainState, jax.stages.Wrapped]:
     """The model, its state before the first step, and the step; traced once, so that what is wrong shows now."""
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     dim = config.model.dim
@@ -321,5 +321,5 @@ def _build(
         jax.ShapeDtypeStruct(shape, dtype, sharding=devices.spread(mesh))
         for shape, dtype in ((batch_shape, jnp.uint8), (batch_shape[:1], jnp.int32))
     )
-    jax.eval_shape(step, state, images, labels)
+    step.trace(state, images, labels)
     return graphdef, state, step

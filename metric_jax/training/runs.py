@@ -40,7 +40,7 @@ class Run:
         crop: Whether an image file of another shape is cut to that one rather than squeezed.
         distance: The distance between its embeddings.
         parameters: Those of the model and the rest of its state, on all devices.
-        function: ``(*parameters, images [n, height, width, channels] uint8) -> embeddings [n, dim]``, jitted.
+        function: ``(*parameters, images [n, height, width, channels] uint8) -> embeddings [n, dim]``, to be jitted.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Run:
         saved.check(wanted, self.image_shape)
         self.parameters = saved.load(wanted, devices.replicated(self._mesh))
         self.function = make_embed(graphdef)
+        self._jitted = devices.jit(self.function)
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Embeds images, some at a time; however many, a set of more than that compiles one shape.
@@ -85,7 +86,7 @@ class Run:
         # A power of two, so that sets of many small sizes compile few shapes.
         size = min(self.config.get("eval_batch", 512), 1 << max(0, len(images) - 1).bit_length())
         size = -(-size // self._mesh.size) * self._mesh.size
-        apply = functools.partial(self.function, *self.parameters)
+        apply = functools.partial(self._jitted, *self.parameters)
         return evaluate.in_batches(apply, images, size=size, mesh=self._mesh)
 
     def load_data(self) -> tuple[Images, Images]:

@@ -51,7 +51,7 @@ def make_train_step(
     ema: float = 0.0,
     mesh: Mesh,
     layout: Any,
-) -> Callable[[TrainState, Array, Array], tuple[TrainState, Output]]:
+) -> jax.stages.Wrapped:
     """The jitted training step.
 
     Args:
@@ -97,7 +97,7 @@ def make_train_step(
         return new, Output(value, optax.tree.norm(gradients), embeddings, learned)
 
     whole = devices.replicated(mesh)
-    return jax.jit(step, donate_argnums=0, out_shardings=(layout, None))
+    return devices.jit(step, donate_argnums=0, out_shardings=(layout, None))
 
 
 def make_encoder(
@@ -144,9 +144,8 @@ def make_encoder(
 
 
 def make_embed(graphdef: nnx.GraphDef) -> Callable[[Any, Any, Array], Array]:
-    """The jitted ``(params, rest, images) -> embeddings`` of the model as it is used after training."""
+    """``(params, rest, images) -> embeddings`` of the model as it is used after training."""
 
-    @jax.jit
     def embed(params: Any, rest: Any, images: UInt8[Array, "batch height width channels"]) -> Array:
         return assemble(graphdef, params, rest)(to_unit(images), train=False).astype(jnp.float32)
 

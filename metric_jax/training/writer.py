@@ -11,10 +11,6 @@ import time
 from collections.abc import Mapping
 from typing import Any, Self
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
-
 from metric_jax.training import folders
 
 
@@ -93,21 +89,31 @@ class _Events:
     """TensorBoard's file of events.
 
     tensorboardX's own SummaryWriter writes in a thread, which dies of a full disk and leaves the run waiting for ever.
+    It is imported late: it imports torch where that is installed, which a mistake in a config need not wait for.
     """
 
     def __init__(self, folder: pathlib.Path, *, after: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import SessionLog
+
         self._folder = folder
         with folders.writing(folder):
             self._file = EventsWriter(str(folder / "events"), f".{os.getpid()}")
             if after:  # tells TensorBoard that later steps will come again
-                start = SessionLog(status=SessionLog.START)
-                self._file.write_event(Event(wall_time=time.time(), step=after + 1, session_log=start))
+                self._write(after + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        from tensorboardX.summary import scalar
+
         with folders.writing(self._folder):
             for key, value in scalars.items():
-                self._file.write_event(Event(wall_time=time.time(), step=step, summary=scalar(key, value)))
+                self._write(step, summary=scalar(key, value))
             self._file.flush()
+
+    def _write(self, step: int, **what: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._file.write_event(Event(wall_time=time.time(), step=step, **what))
 
     def close(self) -> None:
         with folders.writing(self._folder):

@@ -1,0 +1,109 @@
+"""One-shot classification within each class of classes: which of 20 characters of its alphabet is this one?
+
+    python experiments/one_shot.py --workdir=runs/omniglot --data.super_key=alphabet
+
+The test of Lake, Salakhutdinov, Tenenbaum (2015), https://doi.org/10.1126/science.aab3050, on the alphabets that the
+run of configs/omniglot.py never saw. An episode draws 20 characters of one alphabet, or all if it has fewer, and two
+drawings of each, by different people: the first shows the character, the second is to be recognised. Theirs are 20
+fixed episodes of ten of these alphabets; where their folder of runs is at hand, `metric_jax.evaluation.one_shot_runs`
+reads it. Prints the error of every alphabet, and their mean ± half its 95 % interval over alphabets.
+"""
+
+import pathlib
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
+
+from experiments import command, sweep
+from metric_jax.distances import Distance
+from metric_jax.evaluation import few_shot
+from metric_jax.training import RunError, open_run
+
+WAYS = 20
+
+
+def main(workdir: str, data: dict[str, Any], *, episodes: int, checkpoint: int | str | None = None) -> None:
+    """Embeds the run's test set, classifies and tells.
+
+    Args:
+        workdir: The run.
+        data: What else than in its config the data are to be.
+        episodes: How many of each class of classes.
+        checkpoint: As of `open_run`.
+
+    Raises:
+        RunError: No classes of classes, or no two of a class.
+    """
+    run = open_run(workdir, checkpoint=checkpoint, data=data)
+    _, test = run.load_data()
+    if "super" not in test.columns:
+        raise RunError(
+            "this set has no classes of classes: name the feature that holds them by --data.super_key"
+        )
+    errors = within(
+        run.embed(test.images),
+        test.labels,
+        np.asarray(test.columns["super"]),
+        run.distance,
+        episodes=episodes,
+    )
+    for name, error in errors.items():
+        print(f"{name:32s} {error:.4f}")
+    values = list(errors.values())
+    half = sweep.half_interval(values)
+    print(
+        f"{f'mean of {len(values)}':32s} {np.mean(values):.4f}"
+        + (f" ± {half:.4f}" if half is not None else "")
+    )
+
+
+def within(
+    embeddings: np.ndarray, labels: np.ndarray, supers: np.ndarray, distance: Distance, *, episodes: int
+) -> dict[str, float]:
+    """The share of queries that go to another class of their own class of classes.
+
+    Args:
+        embeddings: ``[n, dim]``.
+        labels: ``[n]``, the class of each.
+        supers: ``[n]``, the class of that.
+        distance: The distance between embeddings.
+        episodes: How many of each class of classes, at least 2.
+
+    Raises:
+        RunError: A class of classes with a single class.
+    """
+    errors = {}
+    for number, name in enumerate(np.unique(supers)):
+        here = supers == name
+        ways = min(WAYS, len(np.unique(labels[here])))
+        if ways < 2:
+            raise RunError(f"{name} has a single class: there is nothing to take it for")
+        found = few_shot(
+            embeddings[here],
+            labels[here],
+            ways=ways,
+            shots=1,
+            queries=1,
+            episodes=episodes,
+            key=jax.random.key(number),
+            distance=distance,
+        )
+        errors[str(name)] = 1 - found["accuracy"]
+    return errors
+
+
+if __name__ == "__main__":
+    WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
+    CHECKPOINT = command.define_checkpoint()
+    EPISODES = flags.DEFINE_integer("episodes", 200, "Episodes of each class of classes.", lower_bound=2)
+    DATA = command.define_data("one_shot")
+    command.start(
+        "one_shot",
+        lambda: main(WORKDIR.value, DATA(), episodes=EPISODES.value, checkpoint=CHECKPOINT.value),
+        usage=__doc__,
+    )

@@ -1,0 +1,134 @@
+"""A config on several random partitions of its classes, beside raw pixels, PCA and LDA: what is the network worth?
+
+    python experiments/partitions.py --config=configs/faces.py --workdir=runs/partitions --set=data.root=FOLDER
+
+Every partition holds out its own classes: a network is trained on the others, and so are PCA, which keeps 95 % of
+their variance, and LDA (Fisher's, shrunk after Ledoit and Wolf 2004), as scikit-learn has them; all are tested on the
+classes held out. The table has the means over partitions, ± half their 95 % intervals by Student's t. The workdir holds
+the runs, and the table as partitions.md and partitions.json. The same command again goes on where it was interrupted.
+Exit codes: those of sweep.py.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
+
+from experiments import command, compare, sweep
+from metric_jax import files, training
+from metric_jax.data import Images
+from metric_jax.distances import Distance, euclidean
+from metric_jax.evaluation import retrieval, roc
+from metric_jax.evaluation.rates import equal_error_rate, tar_at
+from metric_jax.training import RunError, StoppedError, open_run
+from metric_jax.training.evaluate import compared, draw_pairs, pixels
+
+NETWORK = "network"
+SHOWN = {"eer": "EER", "tar@far=0.01": "TAR at FAR 1 %", "recall@1": "recall@1", "map_at_r": "MAP@R"}
+KEPT_VARIANCE = 0.95
+
+
+def main(workdir: str, path: str, partitions: int, settings: Sequence[str] = ()) -> int:
+    """Trains, measures and tells.
+
+    Args:
+        workdir: Where the runs and the table go.
+        path: The config file; one that tests on images of known classes is parted by class instead, into halves.
+        partitions: How many, numbered from 0: each is the run's seed and the split's.
+        settings: ``key=value`` of the config.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        RunError: A config that cannot be trained, told before anything is.
+    """
+    if partitions < 1:
+        raise RunError(f"--partitions must be at least 1, got {partitions}")
+    variants = list(sweep.variants([path], settings))
+    if len(variants) > 1:
+        raise RunError("--set takes one value of each key here")
+    (row,) = variants
+    if row.config.data.split == "image":
+        row.config.data.split, row.config.data.test_fraction = "class", 0.5
+    training.check(row.config)
+    folder = pathlib.Path(workdir)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in (NETWORK, *BASELINES)}
+    try:
+        for partition in range(partitions):
+            train, test = compare.parted(row.config, partition)
+            for name, embed in BASELINES.items():
+                found[name].append(measured(embed(train, test), test.labels, euclidean))
+            (run,) = sweep.trained(row, [partition], folder)
+            if run.results is None:
+                raise RunError(f"the network of {run.home} diverged")
+            network = open_run(run.home)
+            found[NETWORK].append(measured(network.embed(test.images), test.labels, network.distance))
+    except StoppedError as stopped:
+        print(f"partitions: {stopped}", file=sys.stderr)
+        return sweep.TERMINATED
+    rows = [{"name": name, **sweep.summary(each)} for name, each in found.items()]
+    told = {"config": row.name, "partitions": partitions, "rows": rows}
+    files.replace(folder / "partitions.json", (json.dumps(told, indent=1) + "\n").encode())
+    files.replace(folder / "partitions.md", markdown(told).encode())
+    print(markdown(told), end="")
+    return 0
+
+
+def measured(embeddings: np.ndarray, labels: np.ndarray, distance: Distance) -> dict[str, float]:
+    """What the table shows, of a test set."""
+    found = retrieval(jnp.asarray(embeddings), jnp.asarray(labels), ks=(1,), distance=distance)
+    pairs = compared(embeddings, draw_pairs(labels), distance=distance)
+    curve = roc(pairs.distances, pairs.is_same)
+    return {
+        "eer": float(equal_error_rate(curve)),
+        "tar@far=0.01": float(tar_at(curve, 0.01)),
+        "recall@1": found["recall@1"],
+        "map_at_r": found["map_at_r"],
+    }
+
+
+def by_pixels(train: Images, test: Images) -> np.ndarray:
+    """Test images as they are."""
+    return pixels(test)
+
+
+def by_pca(train: Images, test: Images) -> np.ndarray:
+    """Test images along the directions in which training images differ most (eigenfaces)."""
+    return PCA(KEPT_VARIANCE, random_state=0).fit(pixels(train)).transform(pixels(test)).astype(np.float32)
+
+
+def by_lda(train: Images, test: Images) -> np.ndarray:
+    """Test images along the directions that part the training classes best for their spread (Fisherfaces)."""
+    fisher = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(pixels(train), train.labels)
+    return fisher.transform(pixels(test)).astype(np.float32)
+
+
+BASELINES = {"raw pixels": by_pixels, "PCA": by_pca, "LDA": by_lda}
+
+
+def markdown(told: dict) -> str:
+    """The table, a row a line."""
+    lines = [["", *SHOWN.values()], ["---"] * (len(SHOWN) + 1)]
+    lines += [[row["name"], *(compare.cell(row[key]) for key in SHOWN)] for row in told["rows"]]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the runs; made if it is not there.")
+    CONFIG = flags.DEFINE_string("config", "configs/faces.py", "The config file.")
+    PARTITIONS = flags.DEFINE_integer("partitions", 5, "How many partitions.")
+    SET = flags.DEFINE_multi_string("set", [], "KEY=VALUE of the config; may be repeated.")
+    command.start(
+        "partitions",
+        lambda: main(WORKDIR.value, CONFIG.value, PARTITIONS.value, SET.value),
+        usage=__doc__,
+    )

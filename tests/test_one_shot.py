@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from experiments import one_shot
+from metric_jax import euclidean
+from metric_jax.data import Images
+from metric_jax.training import RunError
+
+LABELS = np.repeat(np.arange(27, dtype=np.int32), 4)
+SUPERS = np.where(LABELS < 25, "Futurama", "Sylheti")
+
+
+class Opened:
+    """A run that embeds an image as its pixels."""
+
+    distance = euclidean
+
+    def __init__(self, test):
+        self.test = test
+
+    def embed(self, images):
+        return images.reshape(len(images), -1).astype(np.float32)
+
+    def load_data(self):
+        return None, self.test
+
+
+def images(columns):
+    pixels = (LABELS[:, None] == np.arange(27)).astype(np.uint8)
+    pixels[LABELS >= 25] = 1  # of the second alphabet all characters are alike
+    return Images(pixels[:, :, None, None], LABELS, columns=columns)
+
+
+def test_every_alphabet_has_an_error_of_its_own(monkeypatch, capsys):
+    asked = []
+    run = Opened(images({"super": SUPERS}))
+    monkeypatch.setattr(one_shot, "open_run", lambda *given, **options: asked.append((given, options)) or run)
+    one_shot.main("run", {"super_key": "alphabet"}, episodes=3, checkpoint="best")
+    assert asked == [(("run",), {"checkpoint": "best", "data": {"super_key": "alphabet"}})]
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    # a tie is an error; of two values the interval is ± 12.706 · √½ / √2
+    assert lines == ["Futurama 0.0000", "Sylheti 1.0000", "mean of 2 0.5000 ± 6.3531"]
+
+
+def test_only_characters_of_one_alphabet_are_taken_for_each_other():
+    """Each character has a double in the other alphabet."""
+    labels, supers = np.repeat(np.arange(6), 3), np.repeat(["a", "b"], 9)
+    rows = np.eye(3, dtype=np.float32)[labels % 3]
+    assert one_shot.within(rows, labels, supers, euclidean, episodes=2) == {"a": 0, "b": 0}
+
+
+def test_what_has_no_classes_of_classes_is_told(monkeypatch):
+    monkeypatch.setattr(one_shot, "open_run", lambda *_, **__: Opened(images({})))
+    with pytest.raises(RunError, match=r"name the feature that holds them by --data\.super_key"):
+        one_shot.main("run", {}, episodes=2)
+    with pytest.raises(RunError, match="Latin has a single class"):
+        one_shot.within(
+            np.zeros((3, 1), np.float32), np.zeros(3, int), np.array(["Latin"] * 3), euclidean, episodes=2
+        )

@@ -1,0 +1,103 @@
+import json
+
+import numpy as np
+import pytest
+import scripts
+
+from experiments import partitions, sweep
+from metric_jax import euclidean, training
+from metric_jax.data import Images, datasets
+from metric_jax.training import NonFiniteError, RunError, StoppedError
+
+DIGITS = "configs/digits.py"
+SMALL = ["steps=2", "eval_every=2", "checkpoint_every=2", "model.width=4", "model.dim=4", "model.blocks=2"]
+
+
+def test_every_partition_is_trained_and_measured_beside_the_baselines(tmp_path):
+    options = [f"--set={setting}" for setting in SMALL]
+    told = scripts.run(
+        "partitions", f"--config={DIGITS}", f"--workdir={tmp_path}", "--partitions=2", *options
+    )
+    assert told.code == 0
+    assert (tmp_path / "partitions.md").read_text() == told.out
+    rows = {row["name"]: row for row in json.loads((tmp_path / "partitions.json").read_text())["rows"]}
+    assert list(rows) == ["network", "raw pixels", "PCA", "LDA"]
+    for partition in (0, 1):
+        home = next(tmp_path.glob(f"*/seed{partition}"))
+        results = json.loads((home / "results.json").read_text())
+        for name, prefix in (("network", ""), ("raw pixels", "baseline_")):
+            found = rows[name]["map_at_r"]["values"][partition]
+            assert found == pytest.approx(results[f"{prefix}map_at_r"], abs=1e-5)
+    values = rows["PCA"]["eer"]["values"]
+    assert f"| {np.mean(values):.3f} ± {sweep.half_interval(values):.3f} |" in told.out
+
+
+def images(rows, labels):
+    """Images of a pixel row each."""
+    return Images(np.asarray(rows, np.uint8)[:, None, :, None], np.asarray(labels, np.int32))
+
+
+def test_pca_keeps_what_varies_and_lda_what_tells_classes_apart():
+    """The first pixel varies most, and the second tells a class."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    rows = np.stack(
+        [generator.uniform(0, 250, 200), 100 + 20 * labels + generator.uniform(0, 4, 200)], axis=1
+    )
+    of_rows = images(rows, labels)
+    principal, fisher = partitions.by_pca(of_rows, of_rows)[:, 0], partitions.by_lda(of_rows, of_rows)[:, 0]
+    assert abs(np.corrcoef(principal, rows[:, 0])[0, 1]) > 0.99
+    assert abs(np.corrcoef(fisher, labels)[0, 1]) > 0.97
+    np.testing.assert_array_equal(
+        partitions.by_pixels(of_rows, of_rows), of_rows.images[:, 0, :, 0] / np.float32(255)
+    )
+
+
+def test_what_is_measured_of_points_on_a_line():
+    """Genuine pairs are 1, 1, 1 and 2 apart, one of six impostors 2: the ROC is a line from (0, 3/4) to (1/6, 1)."""
+    rows, labels = np.array([[0.0], [1.0], [2.0], [4.0], [5.0]], np.float32), np.array([0, 0, 0, 1, 1])
+    found = partitions.measured(rows, labels, euclidean)
+    assert found["recall@1"] == 1
+    assert found["tar@far=0.01"] == pytest.approx(3 / 4 + 0.06 / 4)
+    assert found["eer"] == pytest.approx(0.1)  # 1/4 (1 - 6 FAR) = FAR
+
+
+@pytest.mark.parametrize(
+    ("count", "settings", "told"),
+    [
+        (0, [], "--partitions must be at least 1, got 0"),
+        (1, ["steps=1,2"], "--set takes one value of each key here"),
+        (1, ["loss.name=suppcon_loss"], "did you mean 'supcon_loss'"),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_trained(tmp_path, count, settings, told):
+    with pytest.raises(RunError) as error:
+        partitions.main(str(tmp_path / "none"), DIGITS, count, settings)
+    assert told in str(error.value)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.fixture
+def cheap(monkeypatch):
+    """Baselines are not measured, and a set is not read."""
+    nothing = Images(np.zeros((2, 1, 1, 1), np.uint8), np.arange(2, dtype=np.int32))
+    monkeypatch.setattr(datasets, "load", lambda **_: (nothing, nothing))
+    monkeypatch.setattr(partitions, "BASELINES", {})
+
+
+def test_a_network_that_diverges_is_told(cheap, monkeypatch, tmp_path):
+    def train(config, workdir):
+        raise NonFiniteError("stopped at step 3: the loss is nan")
+
+    monkeypatch.setattr(training, "train_and_evaluate", train)
+    with pytest.raises(RunError, match=r"the network of .*seed0 diverged"):
+        partitions.main(str(tmp_path), DIGITS, 1)
+
+
+def test_T3_sigterm_ends_it(cheap, monkeypatch, tmp_path, capsys):
+    def train(config, workdir):
+        raise StoppedError("stopped by SIGTERM after step 3")
+
+    monkeypatch.setattr(training, "train_and_evaluate", train)
+    assert partitions.main(str(tmp_path), DIGITS, 1) == 143
+    assert "partitions: stopped by SIGTERM after step 3" in capsys.readouterr().err
