@@ -33,7 +33,6 @@ def test_the_first_batch_is_not_timed():
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        ([], "--config must be given: --help tells more"),
         (
             ["--config=configs/digits.py", "--config.batch.clases=2"],
             'Did you mean "classes" instead of "clases"?',

@@ -122,9 +122,8 @@ def test_nan_in_a_proxy_of_another_device_reaches_the_loss(loss):
     assert np.isnan(jax.jit(spread)(rows, LABELS, proxies))
 
 
-@pytest.mark.parametrize("axes", [(2,), (3,), (4,)])
-def test_proxy_anchors_are_shared_out_though_they_do_not_divide(axes, x64):
-    """Six classes over two, three and four devices: each proxy is counted once."""
+def test_proxy_anchors_are_shared_out_though_they_do_not_divide(x64):
+    """Six classes over four devices: each proxy is counted once."""
     proxies = np.random.default_rng(0).normal(size=(6, DIM))
     rows, labels = random_rows(n=12).astype(np.float64), np.arange(12) % 5
 
@@ -133,7 +132,7 @@ def test_proxy_anchors_are_shared_out_though_they_do_not_divide(axes, x64):
 
     spread = jax.shard_map(
         functools.partial(value, axis_name="data"),
-        mesh=mesh(axes, ("data",)),
+        mesh=mesh((4,), ("data",)),
         in_specs=(P("data"), P("data"), P()),
         out_specs=P(),
     )
@@ -143,7 +142,7 @@ def test_proxy_anchors_are_shared_out_though_they_do_not_divide(axes, x64):
     jax.tree.map(functools.partial(assert_close, tolerance=1e-10), found, expected)
     values = jax.shard_map(
         lambda *arrays: mj.proxy_anchor_loss(*arrays, axis_name="data", reduction="none"),
-        mesh=mesh(axes, ("data",)),
+        mesh=mesh((4,), ("data",)),
         in_specs=(P("data"), P("data"), P()),
         out_specs=P(),  # proxies that every device has: so has it every value
     )(rows, labels, proxies)
