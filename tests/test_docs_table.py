@@ -1,5 +1,7 @@
 """docs/losses.md says what the code says."""
 
+import collections
+import pathlib
 import re
 
 import optax
@@ -44,6 +46,19 @@ def test_a_bar_does_not_end_a_cell():
     for line in PAGE.splitlines():
         if line.startswith("|"):
             assert len(re.findall(r"(?<!\\)\|", line)) == 6, line
+
+
+def test_the_readme_counts_what_the_page_lists():
+    rows = LOSSES | set(losses_table.miners())
+    peers = collections.Counter(peer for theirs in losses_table.PEERS.values() for peer in theirs)
+    counts = " | ".join(
+        str(peers[name]) for name in ("pytorch-metric-learning", "OML", "TF Similarity", "optax")
+    )
+    readme = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+    assert (
+        f"of the {len(rows)} losses and miners in [docs/losses.md](docs/losses.md) | {len(rows)} | {counts} |"
+        in readme
+    )
 
 
 def test_peers_are_of_what_there_is():
