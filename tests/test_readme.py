@@ -50,7 +50,7 @@ def test_what_the_readme_names_is_there():
         folder / "configs" / f"{name}.py" for name in re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
     ]
     assert len(named) > 10
-    assert len(configs) == 4
+    assert len(configs) == 5
     assert [path for path in (*named, *configs) if not path.exists()] == []
 
 
