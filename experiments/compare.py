@@ -39,7 +39,7 @@ from experiments import compare_measures as measures
 from metric_jax import files, training
 from metric_jax.data import Images, datasets
 from metric_jax.distances import euclidean
-from metric_jax.training import RunError, StoppedError, choices, open_run, state
+from metric_jax.training import RunError, StoppedError, choices, devices, open_run, state
 from metric_jax.training.evaluate import pixels
 from metric_jax.training.step import to_unit
 
@@ -147,10 +147,7 @@ def main(
 
 def configured(path: str, settings: Sequence[str], name: str) -> ConfigDict:
     """The config of one loss, tested on classes that it is not trained on."""
-    variants = list(sweep.variants([path], settings))
-    if len(variants) > 1:
-        raise RunError("--set takes one value of each key here: the losses alone differ")
-    config = variants[0].config
+    config = by_class(path, settings).config
     loss, *options = name.split(":")
     config.loss.name = LOSSES.get(loss, loss)
     for option in options:
@@ -158,9 +155,18 @@ def configured(path: str, settings: Sequence[str], name: str) -> ConfigDict:
         if not equals:
             raise RunError(f"--losses={name}: {option!r} must be KEY=VALUE, of config.loss")
         sweep.change(config, f"loss.{key}", value)
-    if config.data.split == "image":
-        config.data.split, config.data.test_fraction = "class", 0.5
     return config
+
+
+def by_class(path: str, settings: Sequence[str]) -> sweep.Row:
+    """The one row of a config file, parted by class; by half of them, if it tests on images of known classes."""
+    variants = list(sweep.variants([path], settings))
+    if len(variants) > 1:
+        raise RunError("--set takes one value of each key here: sweep.py takes several")
+    (row,) = variants
+    if row.config.data.split == "image":
+        row.config.data.split, row.config.data.test_fraction = "class", 0.5
+    return row
 
 
 def parted(config: ConfigDict, seed: int) -> tuple[Images, Images]:
@@ -193,7 +199,7 @@ def before(config: ConfigDict, sets: Mapping[str, Any]) -> dict[str, float]:
     network, _ = beginning.network(config, sets["test"].images.shape[1:])
     graphdef, *variables = state.part(network)
 
-    @jax.jit
+    @devices.jit
     def apply(images: jax.Array) -> jax.Array:
         return state.assemble(graphdef, *variables)(to_unit(images), train=True)
 
@@ -233,20 +239,14 @@ def markdown(told: Mapping[str, Any]) -> str:
     seeds = [f"{len(r['seeds'])}" + (f", {len(r['diverged'])} diverged" * bool(r["diverged"])) for r in rows]
     lines = [["", *(row["name"] for row in rows)], ["---"] * (len(rows) + 1), ["seeds", *seeds]]
     for key, title in SHOWN.items():
-        lines.append([title.format(first=told["first"]), *(cell(row.get(key)) for row in rows)])
+        lines.append(
+            [title.format(first=told["first"]), *(sweep.cell(row.get(key), digits=3) for row in rows)]
+        )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "".join(
         f"| {' | '.join(text.ljust(width) for text, width in zip(line, widths, strict=True))} |\n"
         for line in lines
     )
-
-
-def cell(found: Mapping[str, Any] | None) -> str:
-    """A mean and half its interval, to three digits."""
-    if found is None:
-        return ""
-    half = "" if found["half_interval"] is None else f" ± {found['half_interval']:.3f}"
-    return f"{found['mean']:.3f}{half}"
 
 
 def chosen(path: str, faces: str, settings: Sequence[str]) -> tuple[str, list[str]]:

@@ -1,6 +1,6 @@
 """What compare.py measures of the embeddings of a set: how well they tell classes apart, and where the classes lie."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from metric_jax.data import Images
 from metric_jax.data.augment.occlusion import eyepatch
 from metric_jax.distances import Distance
 from metric_jax.evaluation import retrieval, roc
-from metric_jax.evaluation.rates import equal_error_rate
+from metric_jax.evaluation.rates import equal_error_rate, tar_at
 from metric_jax.training.evaluate import compared, draw_pairs
 from metric_jax.training.step import to_unit
 
@@ -51,12 +51,19 @@ def everything(
     }
 
 
-def accuracy(embeddings: np.ndarray, labels: np.ndarray, distance: Distance) -> dict[str, float]:
-    """``map_at_r``, ``recall@1`` and ``eer``, as docs/evaluation.md defines them."""
+def accuracy(
+    embeddings: np.ndarray, labels: np.ndarray, distance: Distance, fars: Sequence[float] = ()
+) -> dict[str, float]:
+    """``map_at_r``, ``recall@1``, ``eer`` and ``tar@far=...`` of these FARs, as docs/evaluation.md defines them."""
     found = retrieval(jnp.asarray(embeddings), jnp.asarray(labels), ks=(1,), distance=distance)
     pairs = compared(embeddings, draw_pairs(labels), distance=distance)
-    eer = equal_error_rate(roc(pairs.distances, pairs.is_same))
-    return {"map_at_r": found["map_at_r"], "recall@1": found["recall@1"], "eer": float(eer)}
+    curve = roc(pairs.distances, pairs.is_same)
+    return {
+        "map_at_r": found["map_at_r"],
+        "recall@1": found["recall@1"],
+        "eer": float(equal_error_rate(curve)),
+        **{f"tar@far={far}": float(tar_at(curve, far)) for far in fars},
+    }
 
 
 def geometry(embeddings: np.ndarray, labels: np.ndarray, distance: Distance) -> dict[str, float]:

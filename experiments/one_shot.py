@@ -48,18 +48,14 @@ def main(workdir: str, data: dict[str, Any], *, episodes: int, checkpoint: int |
     errors = within(
         run.embed(test.images),
         test.labels,
-        np.asarray(test.columns["super"]),
+        test.columns["super"],
         run.distance,
         episodes=episodes,
     )
     for name, error in errors.items():
         print(f"{name:32s} {error:.4f}")
-    values = list(errors.values())
-    half = sweep.half_interval(values)
-    print(
-        f"{f'mean of {len(values)}':32s} {np.mean(values):.4f}"
-        + (f" ± {half:.4f}" if half is not None else "")
-    )
+    over_all = sweep.summary([{"error": error} for error in errors.values()])["error"]
+    print(f"{f'mean of {len(errors)}':32s} {sweep.cell(over_all)}")
 
 
 def within(

@@ -14,7 +14,6 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from sklearn.decomposition import PCA
@@ -23,15 +22,14 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
 
 from experiments import command, compare, sweep
+from experiments.compare_measures import accuracy
 from metric_jax import files, training
 from metric_jax.data import Images
-from metric_jax.distances import Distance, euclidean
-from metric_jax.evaluation import retrieval, roc
-from metric_jax.evaluation.rates import equal_error_rate, tar_at
+from metric_jax.distances import euclidean
 from metric_jax.training import RunError, StoppedError, open_run
-from metric_jax.training.evaluate import compared, draw_pairs, pixels
+from metric_jax.training.evaluate import pixels
 
-NETWORK = "network"
+NETWORK, FARS = "network", (0.01,)
 SHOWN = {"eer": "EER", "tar@far=0.01": "TAR at FAR 1 %", "recall@1": "recall@1", "map_at_r": "MAP@R"}
 KEPT_VARIANCE = 0.95
 
@@ -53,12 +51,7 @@ def main(workdir: str, path: str, partitions: int, settings: Sequence[str] = ())
     """
     if partitions < 1:
         raise RunError(f"--partitions must be at least 1, got {partitions}")
-    variants = list(sweep.variants([path], settings))
-    if len(variants) > 1:
-        raise RunError("--set takes one value of each key here")
-    (row,) = variants
-    if row.config.data.split == "image":
-        row.config.data.split, row.config.data.test_fraction = "class", 0.5
+    row = compare.by_class(path, settings)
     training.check(row.config)
     folder = pathlib.Path(workdir)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in (NETWORK, *BASELINES)}
@@ -66,12 +59,12 @@ def main(workdir: str, path: str, partitions: int, settings: Sequence[str] = ())
         for partition in range(partitions):
             train, test = compare.parted(row.config, partition)
             for name, embed in BASELINES.items():
-                found[name].append(measured(embed(train, test), test.labels, euclidean))
+                found[name].append(accuracy(embed(train, test), test.labels, euclidean, FARS))
             (run,) = sweep.trained(row, [partition], folder)
             if run.results is None:
                 raise RunError(f"the network of {run.home} diverged")
             network = open_run(run.home)
-            found[NETWORK].append(measured(network.embed(test.images), test.labels, network.distance))
+            found[NETWORK].append(accuracy(network.embed(test.images), test.labels, network.distance, FARS))
     except StoppedError as stopped:
         print(f"partitions: {stopped}", file=sys.stderr)
         return sweep.TERMINATED
@@ -81,19 +74,6 @@ def main(workdir: str, path: str, partitions: int, settings: Sequence[str] = ())
     files.replace(folder / "partitions.md", markdown(told).encode())
     print(markdown(told), end="")
     return 0
-
-
-def measured(embeddings: np.ndarray, labels: np.ndarray, distance: Distance) -> dict[str, float]:
-    """What the table shows, of a test set."""
-    found = retrieval(jnp.asarray(embeddings), jnp.asarray(labels), ks=(1,), distance=distance)
-    pairs = compared(embeddings, draw_pairs(labels), distance=distance)
-    curve = roc(pairs.distances, pairs.is_same)
-    return {
-        "eer": float(equal_error_rate(curve)),
-        "tar@far=0.01": float(tar_at(curve, 0.01)),
-        "recall@1": found["recall@1"],
-        "map_at_r": found["map_at_r"],
-    }
 
 
 def by_pixels(train: Images, test: Images) -> np.ndarray:
@@ -118,8 +98,8 @@ BASELINES = {"raw pixels": by_pixels, "PCA": by_pca, "LDA": by_lda}
 def markdown(told: dict) -> str:
     """The table, a row a line."""
     lines = [["", *SHOWN.values()], ["---"] * (len(SHOWN) + 1)]
-    lines += [[row["name"], *(compare.cell(row[key]) for key in SHOWN)] for row in told["rows"]]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    lines += [[row["name"], *(sweep.cell(row[key], digits=3) for key in SHOWN)] for row in told["rows"]]
+    return sweep.table_of(lines)
 
 
 if __name__ == "__main__":

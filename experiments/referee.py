@@ -227,7 +227,7 @@ def markdown(table: Sequence[Mapping[str, Any]]) -> str:
         lines.append(
             [row["loss"], row["optimizer"], f"{row['curve']:.1e}", f"{row['rounding']:.1e}", *means, *ends]
         )
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return sweep.table_of(lines)
 
 
 if __name__ == "__main__":

@@ -216,15 +216,21 @@ def markdown(table: Sequence[Mapping[str, Any]]) -> str:
     lines = [titles, ["---"] * len(titles)]
     for row in table:
         seeds = str(len(row["seeds"])) + (f", and {len(row['diverged'])} diverged" if row["diverged"] else "")
-        lines.append([row["run"], seeds, *(_cell(row.get(key)) for key in shown)])
+        lines.append([row["run"], seeds, *(cell(row.get(key)) for key in shown)])
+    return table_of(lines)
+
+
+def table_of(lines: Sequence[Sequence[str]]) -> str:
+    """Markdown's table of these cells, a line each."""
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _cell(found: Mapping[str, Any] | None) -> str:
+def cell(found: Mapping[str, Any] | None, digits: int = 4) -> str:
+    """A mean and half its interval, of `summary`; empty if there is none."""
     if found is None:
         return ""
-    half = "" if found["half_interval"] is None else f" ± {found['half_interval']:.4f}"
-    return f"{found['mean']:.4f}{half}"
+    half = "" if found["half_interval"] is None else f" ± {found['half_interval']:.{digits}f}"
+    return f"{found['mean']:.{digits}f}{half}"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import pytest
 import scripts
 
 from experiments import partitions, sweep
+from experiments.compare_measures import accuracy
 from metric_jax import euclidean, training
 from metric_jax.data import Images, datasets
 from metric_jax.training import NonFiniteError, RunError, StoppedError
@@ -56,7 +57,7 @@ def test_pca_keeps_what_varies_and_lda_what_tells_classes_apart():
 def test_what_is_measured_of_points_on_a_line():
     """Genuine pairs are 1, 1, 1 and 2 apart, one of six impostors 2: the ROC is a line from (0, 3/4) to (1/6, 1)."""
     rows, labels = np.array([[0.0], [1.0], [2.0], [4.0], [5.0]], np.float32), np.array([0, 0, 0, 1, 1])
-    found = partitions.measured(rows, labels, euclidean)
+    found = accuracy(rows, labels, euclidean, fars=(0.01,))
     assert found["recall@1"] == 1
     assert found["tar@far=0.01"] == pytest.approx(3 / 4 + 0.06 / 4)
     assert found["eer"] == pytest.approx(0.1)  # 1/4 (1 - 6 FAR) = FAR

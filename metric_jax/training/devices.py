@@ -43,7 +43,7 @@ def jit(function: Callable[..., Any], **options: Any) -> jax.stages.Wrapped:
     """``jax.jit`` of what runs a network, not to be called by another jitted function.
 
     On CPU, XLA leaves convolutions to YNNPACK, which takes twice as long for them as its other way (Eigen), and for the
-    gradient to a kernel up to ten times. So YNNPACK gets matrix products alone.
+    gradient to a kernel up to eight times. So YNNPACK gets matrix products alone.
 
     Args:
         function: The function.

@@ -183,16 +183,16 @@ def _few_shot(rows: Array, labels: Array, *, distance: Distance, seed: int) -> d
     classes, counts = np.unique(labels, return_counts=True)
     enough = counts > SHOTS
     chosen = np.isin(labels, classes[enough])
+    kept, of = rows[chosen], labels[chosen]
+    queries = int(counts.min(initial=SHOTS + QUERIES, where=enough)) - SHOTS
     accuracies: dict[str, float] = {}
-    for ways in WAYS:
-        if ways > enough.sum():
-            break
+    for ways in (ways for ways in WAYS if ways <= enough.sum()):
         found = few_shot(
-            rows[chosen],
-            labels[chosen],
+            kept,
+            of,
             ways=ways,
             shots=SHOTS,
-            queries=int(min(QUERIES, counts[enough].min() - SHOTS)),
+            queries=queries,
             episodes=EPISODES,
             key=jax.random.key(seed),
             distance=distance,

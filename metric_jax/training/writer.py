@@ -7,7 +7,6 @@ were, and byte for byte the same as without them. How fast it went has lines of 
 import json
 import os
 import pathlib
-import time
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -25,9 +24,11 @@ class MetricsWriter:
             after: The step that the run goes on from; what was written of later ones will be written again, and goes.
             tracker: Has `log` and `finish` of a run of Weights & Biases, or None.
         """
+        from metric_jax.training.events import Events
+
         self._metrics = _Lines(folder / folders.METRICS, after=after)
         self._speed = _Lines(folder / folders.SPEED, after=after)
-        self._events = _Events(folder, after=after)
+        self._events = Events(folder, after=after)
         self._tracker = tracker
 
     def __enter__(self) -> Self:
@@ -83,41 +84,6 @@ class _Lines:
 
     def close(self) -> None:
         self._file.close()
-
-
-class _Events:
-    """TensorBoard's file of events.
-
-    tensorboardX's own SummaryWriter writes in a thread, which dies of a full disk and leaves the run waiting for ever.
-    It is imported late: it imports torch where that is installed, which a mistake in a config need not wait for.
-    """
-
-    def __init__(self, folder: pathlib.Path, *, after: int):
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import SessionLog
-
-        self._folder = folder
-        with folders.writing(folder):
-            self._file = EventsWriter(str(folder / "events"), f".{os.getpid()}")
-            if after:  # tells TensorBoard that later steps will come again
-                self._write(after + 1, session_log=SessionLog(status=SessionLog.START))
-
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        from tensorboardX.summary import scalar
-
-        with folders.writing(self._folder):
-            for key, value in scalars.items():
-                self._write(step, summary=scalar(key, value))
-            self._file.flush()
-
-    def _write(self, step: int, **what: Any) -> None:
-        from tensorboardX.proto.event_pb2 import Event
-
-        self._file.write_event(Event(wall_time=time.time(), step=step, **what))
-
-    def close(self) -> None:
-        with folders.writing(self._folder):
-            self._file.close()
 
 
 def _step_of(line: str) -> float:
