@@ -4,11 +4,11 @@
 
 Trains on the 964 characters of the background alphabets, at 28×28, each turned by 90, 180 and 270 degrees as further
 classes (Vinyals et al. 2016, https://arxiv.org/abs/1606.04080), and tests on the 659 characters of the evaluation
-alphabets, which training never saw. Expected, after seven minutes on two CPU cores: MAP@R 0.43, recall@1 0.78, where
-raw pixels have 0.03 and 0.23.
+alphabets, which training never saw. With an earlier version of the network, after seven minutes on two CPU cores: MAP@R
+0.43, recall@1 0.78, where raw pixels have 0.03 and 0.23.
 
 The loss is semi-hard. Batch-hard (--config.loss.name=batch_hard_triplet_loss) learns more slowly here: of 248 negatives
-the hardest says little to a network that knows nothing. After 200 steps its MAP@R is 0.21, that of semi-hard 0.27.
+the hardest says little to a network that knows nothing. After 200 steps its MAP@R was 0.21, that of semi-hard 0.27.
 """
 
 from ml_collections import ConfigDict
