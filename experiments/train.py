@@ -29,11 +29,14 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; made if i
 
 def main(arguments: list[str]) -> None:
     """Runs, or says in one line why not."""
-    from metric_jax import training  # takes seconds, in which a wrong flag has long been told
-    from metric_jax.training.evaluate import table
-
     if len(arguments) > 1:
         raise app.UsageError(f"unknown argument {arguments[1]!r}")
+    check_prepared()
+    from metric_jax import (
+        training,
+    )  # takes seconds, in which a wrong flag or a missing set has long been told
+    from metric_jax.training.evaluate import table
+
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.FATAL)  # Orbax tells of every file, and a page of what fails
         sys.unraisablehook = unraisable
@@ -51,6 +54,16 @@ def main(arguments: list[str]) -> None:
         sys.exit(INTERRUPTED)
     if training.is_first():
         print(table(results))
+
+
+def check_prepared() -> None:
+    """Ends in one line if the config's TFDS set is not there."""
+    from metric_jax.data import DataError, datasets
+
+    try:
+        datasets.check_prepared(**CONFIG.value.data)
+    except DataError as error:
+        sys.exit(f"train: {error}")
 
 
 def unraisable(found: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 from small_run import lines
 
 import metric_jax as mj
-from configs import omniglot
+from configs import digits, omniglot
 from experiments import train
 from metric_jax.training import RunError, StoppedError
 
@@ -54,7 +54,8 @@ def test_the_end_of_a_run_has_a_code_and_a_line(error, code, told, monkeypatch, 
 
     heeded = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(mj.training, "train_and_evaluate", end)
-    for flag in ("CONFIG", "WORKDIR", "COORDINATOR", "PROCESSES", "PROCESS"):
+    monkeypatch.setattr(train, "CONFIG", types.SimpleNamespace(value=digits.get_config()))
+    for flag in ("WORKDIR", "COORDINATOR", "PROCESSES", "PROCESS"):
         monkeypatch.setattr(train, flag, types.SimpleNamespace(value=None))
     monkeypatch.setattr(train.flags, "FLAGS", {"verbosity": types.SimpleNamespace(present=1)})
     try:
@@ -64,6 +65,24 @@ def test_the_end_of_a_run_has_a_code_and_a_line(error, code, told, monkeypatch, 
         signal.signal(signal.SIGTERM, heeded)
     assert stopped.value.code == code
     assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize("config", ["omniglot", "omniglot_vinyals"])
+def test_a_set_that_is_missing_is_told_before_what_trains_is_imported(config, tmp_path):
+    python, *arguments = command(
+        tmp_path / "run", f"--config.data.data_dir={tmp_path}", config=f"configs/{config}.py"
+    )
+    ended = subprocess.run(
+        [python, "-X", "importtime", *arguments], check=False, cwd=ROOT, capture_output=True, text=True
+    )
+    imported = set(re.findall(r"\| +(\w+)$", ended.stderr, re.MULTILINE))
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith(
+        f"train: data set 'omniglot' is not prepared in {tmp_path}"
+    )
+    assert "jax" in imported
+    assert not imported & {"grain", "orbax", "optax", "tensorflow", "tensorflow_datasets"}
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_on_real_omniglot(shared, tmp_path, capsys):

@@ -140,6 +140,12 @@ def check(source: str, split: str) -> None:
         raise DataError(f"data.source={source!r} is a split: set data.split to 'own'")
 
 
+def check_prepared(source: str, *, name: str, data_dir: str, **_: Any) -> None:
+    """Raises a DataError if a source's TFDS set is not there; takes what `load` takes, and reads nothing."""
+    if source in ("tfds", "vinyals"):
+        sources.prepared("omniglot" if source == "vinyals" else name, data_dir)
+
+
 def _without_small(train: Images, least: int) -> Images:
     """The images of the classes that have so many; tells of what is left out."""
     if least < 0:

@@ -5,17 +5,20 @@ for its whole state, whatever its workers are doing ahead of it, and saving that
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import grain
 import numpy as np
 
 from metric_jax.data.errors import DataError
 from metric_jax.data.sources import Images
 
+if TYPE_CHECKING:
+    import grain
+
 
 def batches(
     images: Images, sampler: Callable[[int], np.ndarray], *, count: int, threads: int = 1
-) -> grain.DatasetIterator[Images]:
+) -> "grain.DatasetIterator[Images]":
     """The first ``count`` batches of a sampler.
 
     Args:
@@ -37,6 +40,8 @@ def batches(
         >>> [next(stream).labels.tolist() for _ in range(2)], stream.get_state()
         ([[0, 1], [2, 3]], {'next_index': 2})
     """
+    import grain  # takes a second, which those who only load data need not wait
+
     if count < 1:
         raise DataError(f"a stream needs at least one batch, got count={count}")
     numbers = grain.MapDataset.range(count)

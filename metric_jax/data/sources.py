@@ -139,21 +139,9 @@ def tfds(
             of the wrong kind, images differ in size, a class is negative or beyond int32; a cache that cannot be
             written to.
     """
-    if not name:
-        raise DataError("data.name is empty: say which TFDS set, as in --config.data.name=mnist")
     decoding.check(size, channels, crop)
+    there = prepared(name, data_dir)
     folder = tfds_folder(data_dir)
-    there = folder / name.partition("/")[0].partition(":")[0]
-    build = (
-        "pip install 'metric_jax[prepare]' && python -m metric_jax.data.prepare "
-        f"{shlex.quote(name)} --data_dir={shlex.quote(str(folder))}"
-    )
-    # Looked for here first: TFDS would search the network, or fail with a page of text.
-    if not any(there.rglob("dataset_info.json")):
-        raise DataError(
-            f"data set {name!r} is not prepared in {folder}: say where it is with --config.data.data_dir, or build it "
-            f"once: {build}"
-        )
 
     def decode() -> Decoded:
         try:
@@ -170,7 +158,8 @@ def tfds(
         except Exception as error:  # whatever is wrong with that folder, the remedy is the same
             reason = str(error).strip().partition("\n")[0]
             raise DataError(
-                f"data set {name!r} in {folder} cannot be read ({reason}): build it anew: {build} --overwrite"
+                f"data set {name!r} in {folder} cannot be read ({reason}): build it anew: {_build(name, folder)} "
+                "--overwrite"
             ) from error
         names, numbers = _classes(labels, info[label_key])
         notes = {
@@ -191,6 +180,23 @@ def tfds(
         tuple(notes["class_names"]),
         {key: np.array(column) for key, column in notes["columns"].items()},
     )
+
+
+def prepared(name: str, data_dir: str) -> pathlib.Path:
+    """The folder of a prepared TFDS set; a DataError that tells the remedy if there is none.
+
+    Looked for before TFDS is, which would search the network, or fail with a page of text.
+    """
+    if not name:
+        raise DataError("data.name is empty: say which TFDS set, as in --config.data.name=mnist")
+    folder = tfds_folder(data_dir)
+    there = folder / name.partition("/")[0].partition(":")[0]
+    if not any(there.rglob("dataset_info.json")):
+        raise DataError(
+            f"data set {name!r} is not prepared in {folder}: say where it is with --config.data.data_dir, or build it "
+            f"once: {_build(name, folder)}"
+        )
+    return there
 
 
 def tfds_folder(data_dir: str) -> pathlib.Path:
@@ -234,6 +240,14 @@ def with_rotations(images: Images) -> Images:
         np.concatenate([np.strings.add(images.ids, text) for text in added]),
         tuple(name + text for text in added for name in images.class_names[:classes]),
         {name: np.tile(column, len(quarters)) for name, column in images.columns.items()},
+    )
+
+
+def _build(name: str, folder: pathlib.Path) -> str:
+    """The command that prepares a set in a folder."""
+    return (
+        "pip install 'metric_jax[prepare]' && python -m metric_jax.data.prepare "
+        f"{shlex.quote(name)} --data_dir={shlex.quote(str(folder))}"
     )
 
 
