@@ -2,13 +2,14 @@
 
     python experiments/train.py --config=configs/omniglot.py --workdir=runs/omniglot --config.data.data_dir=TFDS_FOLDER
 
-Trains on the 964 characters of the background alphabets, at 28×28, each turned by 90, 180 and 270 degrees as further
-classes (Vinyals et al. 2016, https://arxiv.org/abs/1606.04080), and tests on the 659 characters of the evaluation
-alphabets, which training never saw. With an earlier version of the network, after seven minutes on two CPU cores: MAP@R
-0.43, recall@1 0.78, where raw pixels have 0.03 and 0.23.
+Trains on the 964 characters of the background alphabets, each turned by 90, 180 and 270 degrees as further classes
+(Vinyals et al. 2016, https://arxiv.org/abs/1606.04080), and tests on the 659 characters of the evaluation alphabets,
+which training never saw.
 
-The loss is semi-hard. Batch-hard (--config.loss.name=batch_hard_triplet_loss) learns more slowly here: of 248 negatives
-the hardest says little to a network that knows nothing. After 200 steps its MAP@R was 0.21, that of semi-hard 0.27.
+The loss is SupCon: in a batch of 64 classes every drawing is told apart from 252 others at once, as in an episode of
+few-shot learning. The side is 32, not the 28 of the papers, so that four max-pools leave 2×2 pixels for the head to
+look at, where of 28 they leave one: on Vinyals' classes to choose by, after 700 steps, 20-way 1-shot was right in
+94.1 % with it and in 91.4 % without.
 """
 
 from ml_collections import ConfigDict
@@ -17,15 +18,20 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """Batches of 32 characters × 8 drawings."""
+    """Batches of 64 characters × 4 drawings."""
     config = base.get_config()
+    config.steps = 3000
+    config.eval_every = 1000
     config.data.source = "tfds"
     config.data.name = "omniglot"
     config.data.split = "own"
-    config.data.size = 28
+    config.data.size = 32
     config.data.rotations = True
-    config.batch.classes = 32
-    config.loss.name = "batch_semi_hard_triplet_loss"
+    config.batch.classes = 64
+    config.batch.samples = 4
+    config.model.dim = 128
+    config.loss.name = "supcon_loss"
+    config.loss.temperature = 0.1
     config.augment.rotate = 10.0
     config.augment.scale = 0.1
     config.augment.shear = 0.1

@@ -20,16 +20,12 @@ from configs import omniglot
 
 
 def get_config() -> ConfigDict:
-    """As Omniglot's own split, but for the data, the loss and the budget."""
+    """As Omniglot's own split, but for the data and the budget."""
     config = omniglot.get_config()
     config.data.source = "vinyals"
     config.data.name = ""
     config.data.train_split = "trainval"
     config.data.rotations = False  # the split has turned classes already
-    config.batch.classes = 64
-    config.batch.samples = 4
-    config.loss.name = "supcon_loss"
-    config.loss.temperature = 0.1
     config.steps = 6000
     config.eval_every = 6000
     return config

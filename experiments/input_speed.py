@@ -1,7 +1,7 @@
 r"""How fast batches come, and how fast a run takes them: does training ever wait for its data?
 
     python experiments/input_speed.py --config=configs/omniglot.py --config.data.data_dir=TFDS_FOLDER \
-        --config.batch.samples=4 --config.data.test_split='test[:400]' --steps=60
+        --config.batch.samples=2 --config.data.test_split='test[:400]' --steps=60
 
 Makes so many batches as the config says, and nothing else; then trains for as many steps, in a folder that is thrown
 away. Any key of configs/base.py can be set by a flag. What is told is the median batch and the median step.

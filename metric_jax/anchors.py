@@ -36,7 +36,8 @@ TILE_ENTRIES, TILE_ROWS = 2**20, 64
 class Batch:
     """What the body of a batch function works on: who is compared with whom, and how.
 
-    ``summed`` says that only the sum over anchors is asked for, and not one value for each.
+    ``is_own`` says that the references are the anchors themselves, in their order, and ``summed`` that only the sum
+    over anchors is asked for, and not one value for each.
     """
 
     comparison: Comparison
@@ -44,6 +45,7 @@ class Batch:
     match: Match | None = None
     tile: int | str = "auto"
     axis_name: AxisName = None
+    is_own: bool = False
     summed: bool = False
 
     @property
@@ -304,4 +306,5 @@ def _batch(
         pairs=pairs,
         axis_name=axis_name,
     )
-    return Batch(comparison, rest.pop(measure), match, tile, axis_name), rest
+    is_own = references is None and axis_name is None
+    return Batch(comparison, rest.pop(measure), match, tile, axis_name, is_own), rest

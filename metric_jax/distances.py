@@ -43,6 +43,8 @@ class Distance:
             retrieval use it.
         is_similarity: Whether larger means closer.
         has_product: Whether ``against`` is a matrix product; if not, it holds ``[references, dim]`` differences.
+        is_symmetric: Whether x is as far from y as y from x, so that a batch needs only half of the comparisons with
+            itself.
         factors: ``prepared rows -> (left, right)`` such that ``left[i]·right[j]`` is the distance of row i from row j
             less that of row i from the origin: one bare product orders the rows. None if there are no such factors.
         precision: The precision of the matrix product; ``dataclasses.replace(euclidean, precision="default")``
@@ -71,6 +73,7 @@ class Distance:
     ranks_like: "Distance | None" = None
     is_similarity: bool = False
     has_product: bool = True
+    is_symmetric: bool = False
     factors: Callable[[Array], tuple[Array, Array]] | None = None
     precision: lax.PrecisionLike = HIGHEST
 
@@ -310,6 +313,7 @@ squared_euclidean = Distance(
     between=_squared_between,
     against=_squared_against,
     prepare=_subtract,
+    is_symmetric=True,
     factors=_squared_factors,
 )
 """``|x - y|²``: FaceNet's, of rows of length 1."""
@@ -320,6 +324,7 @@ euclidean = Distance(
     against=lambda x, ys, precision: _sqrt(_squared_against(x, ys, precision)),
     prepare=_subtract,
     ranks_like=squared_euclidean,
+    is_symmetric=True,
 )
 """``|x - y|``."""
 
@@ -329,6 +334,7 @@ manhattan = Distance(
     against=lambda x, ys, precision: jnp.sum(_abs(x[None] - ys), axis=-1),
     prepare=_subtract,
     has_product=False,
+    is_symmetric=True,
 )
 """``Σ_i |x_i - y_i|``; it has no matrix product, and holds ``[references, dim]`` differences."""
 
@@ -337,6 +343,7 @@ cosine = Distance(
     between=lambda x, y: 1.0 - jnp.sum(_unit(x) * _unit(y), axis=-1),
     against=_cosine_against,
     prepare=_normalise,
+    is_symmetric=True,
 )
 cosine = dataclasses.replace(
     cosine,

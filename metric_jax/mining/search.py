@@ -18,22 +18,34 @@ ARGMIN_BLOCK = 128
 def first_argmin(values: Array, where: Array) -> Array:
     """Index of the smallest value that ``where`` selects, the lowest at ties; ``len(values)`` if it selects none.
 
-    NaN counts as the smallest, so that it is chosen and reaches the loss. XLA compiles an argmin on CPU to scalar code,
-    and a plain search for the minimum would read the row a second time. So the row is cut into blocks, whose minima
-    come as cheap as the row's own, and only the first block that holds the minimum is searched.
+    NaN counts as the smallest, so that it is chosen and reaches the loss.
     """
-    # XLA's minimum of a row may lose a NaN on CPU, so it never sees one: the two infinities stand for NaN and for what
-    # is not selected, and a value that is infinite itself counts as the largest finite one.
-    largest = jnp.finfo(values.dtype).max
-    ranked = jnp.where(jnp.isnan(values), -jnp.inf, jnp.clip(values, -largest, largest))
-    candidates = jnp.where(where, ranked, jnp.inf)
-    padding = -len(values) % ARGMIN_BLOCK
+    best, index = first_min(jnp.where(where, rankable(values), jnp.inf))
+    return jnp.where(best == jnp.inf, len(values), index)
+
+
+def first_min(candidates: Array) -> tuple[Array, Array]:
+    """The smallest value of a row without NaN, and the lowest index of it.
+
+    XLA compiles an argmin on CPU to scalar code, and a plain search for the minimum would read the row a second time.
+    So the row is cut into blocks, whose minima come as cheap as the row's own, and only the first block that holds the
+    minimum is searched.
+    """
+    padding = -len(candidates) % ARGMIN_BLOCK
     blocks = jnp.pad(candidates, (0, padding), constant_values=jnp.inf).reshape(-1, ARGMIN_BLOCK)
     minima = jnp.min(blocks, axis=1)
     best = jnp.min(minima)
     block = _first(minima == best)
-    index = block * ARGMIN_BLOCK + _first(blocks[block] == best)
-    return jnp.where(best == jnp.inf, len(values), index)
+    return best, block * ARGMIN_BLOCK + _first(blocks[block] == best)
+
+
+def rankable(values: Array) -> Array:
+    """The values with NaN as the smallest of all, and finite otherwise, so that infinity can stand for no value.
+
+    XLA's minimum may lose a NaN on CPU, so it is never to see one.
+    """
+    limit = jnp.finfo(values.dtype).max
+    return jnp.where(jnp.isnan(values), -jnp.inf, jnp.clip(values, -limit, limit))
 
 
 def first_argmax(values: Array, where: Array) -> Array:
@@ -72,9 +84,7 @@ def is_among_largest(values: Array, where: Array, count: int) -> Array:
 
 def _rankable(values: Array, where: Array) -> Array:
     """The values with NaN as the largest of all, and -inf, which is no longer among them, where not selected."""
-    limit = jnp.finfo(values.dtype).max
-    ranked = jnp.where(jnp.isnan(values), jnp.inf, jnp.clip(values, -limit, limit))
-    return jnp.where(where, ranked, -jnp.inf)
+    return jnp.where(where, -rankable(-values), -jnp.inf)
 
 
 def one_negative_each(

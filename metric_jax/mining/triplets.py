@@ -14,6 +14,7 @@ from metric_jax.mining.search import (
     one_negative_each,
     slots_from,
 )
+from metric_jax.mining.squares import farthest_and_nearest
 from metric_jax.types import Triplets
 
 STRATEGIES = ("easy", "semi_hard", "hard")
@@ -188,12 +189,16 @@ def _where_both(p: Array, n: Array, length: int) -> tuple[Array, Array, Array]:
 
 def hardest(batch: Batch) -> Triplets:
     """Batch-hard triplets of a batch; see `batch_hard`."""
+    frozen = batch.frozen
+    if batch.comparison.pairs is None:
+        positive, negative, valid = farthest_and_nearest(frozen)
+        return Triplets(anchor_indices(valid), positive, negative, valid)
 
     def one_anchor(distances: Array, positives: Array, negatives: Array) -> tuple[Array, Array, Array]:
         farthest, nearest = first_argmax(distances, positives), first_argmin(distances, negatives)
         return _where_both(farthest, nearest, len(distances))
 
-    positive, negative, valid = batch.frozen.over_anchors(one_anchor, distance=batch.distance.ranking)
+    positive, negative, valid = frozen.over_anchors(one_anchor, distance=batch.distance.ranking)
     return Triplets(anchor_indices(valid), positive, negative, valid)
 
 

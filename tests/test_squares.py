@@ -1,0 +1,108 @@
+"""Batch-hard mining square by square, with squares much smaller than the batch, against the reference loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import references_mining
+from suite import assert_same_triplets, random_rows, tied_rows
+
+import metric_jax as mj
+from metric_jax import anchors
+from metric_jax.mining import hardest, squares
+
+N = 13
+DISTANCES = [mj.euclidean, mj.squared_euclidean, mj.cosine, mj.manhattan, mj.signal_to_noise]
+
+
+@pytest.fixture(params=[1, 4, 6, 12])
+def mine(request, monkeypatch):
+    """Batch-hard mining in squares of that side, compiled for this test alone."""
+    monkeypatch.setattr(squares, "SIDE", request.param)
+
+    @anchors.miner
+    def batch_hard_in_squares(batch):
+        """As `mj.mining.batch_hard`."""
+        return hardest(batch)
+
+    return batch_hard_in_squares
+
+
+def expected(rows, labels, *, distance=mj.euclidean, **options):
+    measured = {
+        "positive": "hard",
+        "negative": "hard",
+        "distance": lambda x, y: np.asarray(
+            distance(*np.broadcast_arrays(np.float64(x), np.float64(y))), np.float64
+        ),
+    }
+    return references_mining.batch_easy_hard(rows, labels, **measured, **options)
+
+
+@pytest.mark.parametrize("distance", DISTANCES, ids=lambda distance: distance.name)
+def test_a_batch_with_itself(mine, distance):
+    rows, labels = random_rows(1, N), np.arange(N) % 4
+    assert_same_triplets(mine(rows, labels, distance=distance), expected(rows, labels, distance=distance))
+
+
+def test_ties_go_to_the_lowest_index(mine):
+    rows, labels = tied_rows(31)
+    assert_same_triplets(mine(rows, labels), expected(rows, labels))
+
+
+def test_other_references_fill_no_square(mine):
+    rows, labels, references, others = (
+        random_rows(1, 5),
+        np.arange(5) % 3,
+        random_rows(2, 7),
+        np.arange(7) % 3,
+    )
+    options = {"references": references, "reference_labels": others}
+    assert_same_triplets(mine(rows, labels, **options), expected(rows, labels, **options))
+
+
+def test_what_is_masked_and_a_match_that_differs_from_either_end(mine):
+    rows, labels = random_rows(3, N), np.arange(N) % 5
+    options = {"where": np.arange(N) % 6 != 2, "match": lambda a, b: (a <= b) & (b < a + 3)}
+    assert_same_triplets(mine(rows, labels, **options), expected(rows, labels, **options))
+
+
+@pytest.mark.parametrize("broken", [0, 5, N - 1])
+def test_the_first_nan_is_farthest_and_nearest(mine, broken):
+    rows, labels = random_rows(1, N).copy(), np.arange(N) % 2
+    rows[broken, 0] = np.nan
+    mined = jax.tree.map(np.asarray, mine(rows, labels))
+    assert mined.valid.all()
+    for anchor in set(range(N)) - {broken}:
+        found = mined.positive if labels[anchor] == labels[broken] else mined.negative
+        assert found[anchor] == broken
+    same = np.flatnonzero(labels == labels[broken])
+    assert mined.positive[broken] == same[same != broken][0]
+    assert mined.negative[broken] == np.flatnonzero(labels != labels[broken])[0]
+
+
+def test_a_batch_with_itself_computes_half_of_the_squares(monkeypatch):
+    """Both ends of a pair are served by one number, even by a distance that would make of each end its own."""
+    monkeypatch.setattr(squares, "SIDE", 4)
+    computed = []
+
+    def against(x, ys, precision):
+        jax.debug.callback(lambda _: computed.append(1), x[0])
+        return mj.squared_euclidean.against(x, ys, precision)
+
+    counted = mj.Distance(
+        "counted", mj.squared_euclidean.between, against, mj.squared_euclidean.prepare, is_symmetric=True
+    )
+
+    @anchors.miner
+    def mined(batch):
+        """As `mj.mining.batch_hard`."""
+        return hardest(batch)
+
+    rows, labels = jnp.asarray(random_rows(1, 12)), jnp.arange(12) % 4
+    jax.block_until_ready(mined(rows, labels, distance=counted))
+    jax.effects_barrier()
+    assert len(computed) == 6 * 4
+    mined(rows, labels, references=rows, reference_labels=labels, distance=counted)
+    jax.effects_barrier()
+    assert len(computed) == (6 + 9) * 4
