@@ -31,10 +31,10 @@ def main(arguments: list[str]) -> None:
     """Runs, or says in one line why not."""
     if len(arguments) > 1:
         raise app.UsageError(f"unknown argument {arguments[1]!r}")
-    check_prepared()
-    from metric_jax import (
-        training,
-    )  # takes seconds, in which a wrong flag or a missing set has long been told
+    if PROCESSES.value is None:  # several are to end together
+        end_without_data()
+    # Takes seconds, in which a wrong flag or a missing set has long been told.
+    from metric_jax import training
     from metric_jax.training.evaluate import table
 
     if not flags.FLAGS["verbosity"].present:
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
         print(table(results))
 
 
-def check_prepared() -> None:
+def end_without_data() -> None:
     """Ends in one line if the config's TFDS set is not there."""
     from metric_jax.data import DataError, datasets
 

@@ -43,12 +43,12 @@ class Distance:
             retrieval use it.
         is_similarity: Whether larger means closer.
         has_product: Whether ``against`` is a matrix product; if not, it holds ``[references, dim]`` differences.
-        is_symmetric: Whether x is as far from y as y from x, so that a batch needs only half of the comparisons with
-            itself.
         factors: ``prepared rows -> (left, right)`` such that ``left[i]·right[j]`` is the distance of row i from row j
             less that of row i from the origin: one bare product orders the rows. None if there are no such factors.
         precision: The precision of the matrix product; ``dataclasses.replace(euclidean, precision="default")``
             gives up exactness for speed on an accelerator.
+        is_symmetric: Whether x is as far from y as y from x, so that a batch needs only half of the comparisons with
+            itself. With another ``against`` or ``prepare``, say anew whether it is.
 
     Example:
         >>> import jax.numpy as jnp
@@ -73,9 +73,9 @@ class Distance:
     ranks_like: "Distance | None" = None
     is_similarity: bool = False
     has_product: bool = True
-    is_symmetric: bool = False
     factors: Callable[[Array], tuple[Array, Array]] | None = None
     precision: lax.PrecisionLike = HIGHEST
+    is_symmetric: bool = False
 
     def __call__(
         self, x: Float[Array, "*batch dim"], y: Float[Array, "*batch dim"]

@@ -67,6 +67,55 @@ def test_what_is_masked_and_a_match_that_differs_from_either_end(mine):
     assert_same_triplets(mine(rows, labels, **options), expected(rows, labels, **options))
 
 
+@pytest.mark.parametrize("tile", [1, 5, N, 100])
+def test_rows_of_a_tile_that_the_caller_chose(mine, tile):
+    rows, labels = random_rows(1, N), np.arange(N) % 4
+    assert_same_triplets(mine(rows, labels, tile=tile), expected(rows, labels))
+
+
+def test_references_with_the_batch(mine):
+    rows, labels, references, others = (
+        random_rows(1, 5),
+        np.arange(5) % 3,
+        random_rows(2, 7),
+        np.arange(7) % 3,
+    )
+    both, all_labels = np.concatenate([rows, references]), np.concatenate([labels, others])
+    mined = mine(rows, labels, references=references, reference_labels=others, with_batch=True)
+    wanted = expected(both, all_labels)
+    assert_same_triplets(mined, tuple(column[:5] for column in wanted))
+
+
+@pytest.mark.parametrize("kind", [jnp.int8, jnp.bfloat16], ids=["int8", "bfloat16"])
+def test_distances_need_not_be_of_the_type_of_the_rows(mine, kind):
+    def against(x, ys, precision):
+        return mj.squared_euclidean.against(x.astype(jnp.float32), ys.astype(jnp.float32), precision)
+
+    coded = mj.Distance(
+        "coded", mj.squared_euclidean.between, against, lambda rows, middle: (8 * rows).astype(kind)
+    )
+    rows, labels = random_rows(1, N), np.arange(N) % 4
+    codes = np.asarray((8 * jnp.asarray(rows)).astype(kind), np.float32)
+    assert_same_triplets(mine(rows, labels, distance=coded), expected(codes, labels))
+
+
+def test_devices_with_a_match_of_their_own(mine):
+    """Inside shard_map, a loop's state must vary over devices as what the loop computes does."""
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows, labels = random_rows(1, N), np.arange(N)
+
+    def of_device(rows, labels, reach):
+        return mine(rows, labels, match=lambda a, b: jnp.abs(a - b) <= reach[0]).negative[None]
+
+    whole, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("d")
+    found = jax.jit(jax.shard_map(of_device, mesh=mesh, in_specs=(whole, whole, split), out_specs=split))(
+        rows, labels, np.array([1, 3])
+    )
+    for negative, reach in zip(found, (1, 3), strict=True):
+        wanted = expected(rows, labels, match=lambda a, b, reach=reach: abs(a - b) <= reach)
+        np.testing.assert_array_equal(negative, wanted[1])
+
+
 @pytest.mark.parametrize("broken", [0, 5, N - 1])
 def test_the_first_nan_is_farthest_and_nearest(mine, broken):
     rows, labels = random_rows(1, N).copy(), np.arange(N) % 2
@@ -82,7 +131,6 @@ def test_the_first_nan_is_farthest_and_nearest(mine, broken):
 
 
 def test_a_batch_with_itself_computes_half_of_the_squares(monkeypatch):
-    """Both ends of a pair are served by one number, even by a distance that would make of each end its own."""
     monkeypatch.setattr(squares, "SIDE", 4)
     computed = []
 
@@ -100,9 +148,10 @@ def test_a_batch_with_itself_computes_half_of_the_squares(monkeypatch):
         return hardest(batch)
 
     rows, labels = jnp.asarray(random_rows(1, 12)), jnp.arange(12) % 4
-    jax.block_until_ready(mined(rows, labels, distance=counted))
-    jax.effects_barrier()
-    assert len(computed) == 6 * 4
-    mined(rows, labels, references=rows, reference_labels=labels, distance=counted)
-    jax.effects_barrier()
-    assert len(computed) == (6 + 9) * 4
+    counts = []
+    for options in ({}, {"references": rows, "reference_labels": labels}):
+        computed.clear()
+        jax.block_until_ready(mined(rows, labels, distance=counted, **options))
+        jax.effects_barrier()
+        counts.append(len(computed))
+    assert counts[1] - counts[0] == (9 - 6) * 4

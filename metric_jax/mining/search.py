@@ -31,12 +31,13 @@ def first_min(candidates: Array) -> tuple[Array, Array]:
     So the row is cut into blocks, whose minima come as cheap as the row's own, and only the first block that holds the
     minimum is searched.
     """
-    padding = -len(candidates) % ARGMIN_BLOCK
-    blocks = jnp.pad(candidates, (0, padding), constant_values=jnp.inf).reshape(-1, ARGMIN_BLOCK)
+    length = min(ARGMIN_BLOCK, len(candidates))
+    padding = -len(candidates) % length
+    blocks = jnp.pad(candidates, (0, padding), constant_values=jnp.inf).reshape(-1, length)
     minima = jnp.min(blocks, axis=1)
     best = jnp.min(minima)
     block = _first(minima == best)
-    return best, block * ARGMIN_BLOCK + _first(blocks[block] == best)
+    return best, block * length + _first(blocks[block] == best)
 
 
 def rankable(values: Array) -> Array:

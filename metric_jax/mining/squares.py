@@ -5,6 +5,7 @@ does neither. And where a batch is compared with itself, by a distance that is t
 serves its columns as well as its rows, so that those on the other side of the diagonal need no computing.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -32,10 +33,16 @@ class _Block(NamedTuple):
 
 
 class _Best(NamedTuple):
-    """Of every anchor, ``[blocks, side]``: the smallest value so far, infinity if there is none, and its reference."""
+    """Of every anchor, ``[blocks, side]``: the smallest value so far, infinity if there is none, and its reference.
+
+    The value is the distance of a negative, that of a positive with the sign changed.
+    """
 
     value: Array
     place: Array
+
+
+_Both = tuple[_Best, _Best]  # of the positives and of the negatives
 
 
 def farthest_and_nearest(batch: Batch) -> tuple[Array, Array, Array]:
@@ -44,39 +51,50 @@ def farthest_and_nearest(batch: Batch) -> tuple[Array, Array, Array]:
     The lowest index wins a tie, and NaN is farther and nearer than any number. Of an anchor that lacks one, both are 0.
     """
     compared, distance = batch.comparison, batch.distance.ranking
-    is_half = batch.is_own and distance.is_symmetric and batch.tile == "auto"
+    is_half = batch.is_own and distance.is_symmetric and batch.tile == "auto"  # other tiles are no squares
     anchors, references = _blocks(batch)
     height, width = anchors.where.shape[1], references.where.shape[1]
+
+    def measured(of: _Block, among: _Block) -> Array:
+        """Distances ``[anchors, references]``."""
+        return jax.vmap(lambda row: distance.against(row, among.rows, distance.precision))(of.rows)
 
     def masks(of: _Block, among: _Block) -> tuple[Array, Array]:
         """Positives and negatives, ``[anchors, references]``."""
         others = compared._replace(reference_labels=among.labels, reference_where=among.where)
 
         def of_anchor(label: Array, where: Array, position: Array) -> tuple[Array, Array]:
-            return pairs.of_anchor(
-                position, label, where, position - among.position[0], None, others, batch.match
-            )
+            here = position - among.position[0]  # where the anchor stands in this block, if it does
+            return pairs.of_anchor(here, label, where, here, None, others, batch.match)
 
         return jax.vmap(of_anchor)(of.labels, of.where, of.position)
 
-    def after_square(i: Array, j: Array, best: tuple[_Best, _Best]) -> tuple[_Best, _Best]:
+    def after_square(i: Array, j: Array, best: _Both, *, with_columns: bool) -> _Both:
         of, among = _entry(anchors, i), _entry(references, j)
-        distances = jax.vmap(lambda row: distance.against(row, among.rows, distance.precision))(of.rows)
-        distances = lax.optimization_barrier(distances)  # or each of the searches computes them anew
+        distances = lax.optimization_barrier(
+            measured(of, among)
+        )  # or each of the searches computes them anew
         best = _updated(best, i, distances, masks(of, among), j * width, axis=1)
-        if not is_half:
+        if not with_columns:
             return best
+        # The columns are the anchors now: a match need not be the same from either end.
         of_columns = jax.tree.map(jnp.transpose, masks(among, of))
         return _updated(best, j, distances, of_columns, i * height, axis=0)
 
-    def after_row(i: Array, best: tuple[_Best, _Best]) -> tuple[_Best, _Best]:
-        first = i if is_half else 0
-        return lax.fori_loop(first, len(references.rows), lambda j, best: after_square(i, j, best), best)
+    def after_row(i: Array, best: _Both) -> _Both:
+        # A block meets its references in their order, so that the lowest of those that tie comes first: as columns
+        # of the rows before its own, on the diagonal, in its row.
+        if is_half:
+            best = after_square(i, i, best, with_columns=False)
+        square = functools.partial(after_square, i, with_columns=is_half)
+        return lax.fori_loop(i + 1 if is_half else 0, len(references.rows), square, best)
 
-    nothing = _Best(
-        jnp.full_like(anchors.rows[..., 0], jnp.inf), jnp.zeros_like(anchors.rows[..., 0], jnp.int32)
-    )
-    positive, negative = lax.fori_loop(0, len(anchors.rows), after_row, (nothing, nothing))
+    first = _entry(anchors, 0), _entry(references, 0)
+    nothing = _nothing(anchors, measured(*first), masks(*first))
+    if len(anchors.rows) == len(references.rows) == 1:
+        positive, negative = after_square(jnp.int32(0), jnp.int32(0), nothing, with_columns=False)
+    else:
+        positive, negative = lax.fori_loop(0, len(anchors.rows), after_row, nothing)
     has_both = (positive.value < jnp.inf) & (negative.value < jnp.inf)
     found = (jnp.where(has_both, positive.place, 0), jnp.where(has_both, negative.place, 0), has_both)
     return jax.tree.map(lambda x: x.reshape(-1)[: len(compared.anchors)], found)
@@ -114,19 +132,20 @@ def _cut(side: _Block, length: int) -> _Block:
     return jax.tree.map(blocks, side)
 
 
-def _entry(blocks: _Block, index: Array) -> _Block:
+def _entry(blocks: _Block, index: Array | int) -> _Block:
     return jax.tree.map(lambda x: x[index], blocks)
 
 
+def _nothing(anchors: _Block, distances: Array, masks: tuple[Array, Array]) -> _Both:
+    """What is found before the first square: of the type of its distances, and varying over devices as it does."""
+    value = jnp.full(anchors.where.shape, jnp.inf, distances.dtype)
+    none = _Best(value, jnp.zeros_like(value, jnp.int32))
+    return alike(((none, none), anchors, distances, masks))[0]
+
+
 def _updated(
-    best: tuple[_Best, _Best],
-    block: Array,
-    distances: Array,
-    masks: tuple[Array, Array],
-    first: Array,
-    *,
-    axis: int,
-) -> tuple[_Best, _Best]:
+    best: _Both, block: Array, distances: Array, masks: tuple[Array, Array], first: Array, *, axis: int
+) -> _Both:
     """The best of a block of anchors, given a square whose references, from that index on, lie along an axis."""
     (positive, negative), (positives, negatives) = best, masks
     return (
@@ -138,14 +157,14 @@ def _updated(
 def _better(best: _Best, block: Array, values: Array, where: Array, first: Array, axis: int) -> _Best:
     candidates = jnp.where(where, rankable(values), jnp.inf)
     if axis == 1:
-        value, index = jax.vmap(first_min)(candidates)
+        value, place = jax.vmap(first_min)(candidates)
     else:  # whose blocks would be columns, a search of which reads scattered memory
         value = jnp.min(candidates, axis=0)
         rows = lax.broadcasted_iota(jnp.int32, candidates.shape, 0)
-        index = jnp.min(rows, axis=0, where=candidates == value[None], initial=len(candidates))
-    index += jnp.asarray(first, jnp.int32)
+        place = jnp.min(rows, axis=0, where=candidates == value[None], initial=len(candidates))
+    place += jnp.asarray(first, jnp.int32)
     is_better = value < best.value[block]
     return _Best(
         best.value.at[block].set(jnp.where(is_better, value, best.value[block])),
-        best.place.at[block].set(jnp.where(is_better, index, best.place[block])),
+        best.place.at[block].set(jnp.where(is_better, place, best.place[block])),
     )
