@@ -4,7 +4,9 @@
 
 Trains on the 964 characters of the background alphabets, each turned by 90, 180 and 270 degrees as further classes
 (Vinyals et al. 2016, https://arxiv.org/abs/1606.04080), and tests on the 659 characters of the evaluation alphabets,
-which training never saw.
+which training never saw. Expected, after 21 minutes on two CPU cores beside other work: MAP@R 0.57, recall@1 0.86,
+where raw pixels have 0.03 and 0.22. Of 20 characters of one alphabet 15.6 ± 3.2 % are taken for another
+(`experiments/one_shot.py`, over the 20 alphabets).
 
 The loss is SupCon: in a batch of 64 classes every drawing is told apart from 252 others at once, as in an episode of
 few-shot learning. The side is 32, not the 28 of the papers, so that four max-pools leave 2×2 pixels for the head to
