@@ -12,13 +12,13 @@ from metric_jax import anchors
 from metric_jax.mining import hardest, squares
 
 N = 13
+FEW, OTHERS = ((random_rows(seed, n), np.arange(n) % 3) for seed, n in ((1, 5), (2, 7)))
 DISTANCES = [mj.euclidean, mj.squared_euclidean, mj.cosine, mj.manhattan, mj.signal_to_noise]
 
 
-@pytest.fixture(params=[1, 5, 12])
-def mine(request, monkeypatch):
+def in_squares(monkeypatch, side):
     """Batch-hard mining in squares of that side, compiled for this test alone."""
-    monkeypatch.setattr(squares, "SIDE", request.param)
+    monkeypatch.setattr(squares, "SIDE", side)
 
     @anchors.miner
     def batch_hard_in_squares(batch):
@@ -26,6 +26,11 @@ def mine(request, monkeypatch):
         return hardest(batch)
 
     return batch_hard_in_squares
+
+
+@pytest.fixture(params=[1, 5, 12])
+def mine(request, monkeypatch):
+    return in_squares(monkeypatch, request.param)
 
 
 def expected(rows, labels, *, distance=mj.euclidean, **options):
@@ -51,12 +56,7 @@ def test_ties_go_to_the_lowest_index(mine):
 
 
 def test_other_references_fill_no_square(mine):
-    rows, labels, references, others = (
-        random_rows(1, 5),
-        np.arange(5) % 3,
-        random_rows(2, 7),
-        np.arange(7) % 3,
-    )
+    (rows, labels), (references, others) = FEW, OTHERS
     options = {"references": references, "reference_labels": others}
     assert_same_triplets(mine(rows, labels, **options), expected(rows, labels, **options))
 
@@ -74,12 +74,7 @@ def test_rows_of_a_tile_that_the_caller_chose(mine, tile):
 
 
 def test_references_with_the_batch(mine):
-    rows, labels, references, others = (
-        random_rows(1, 5),
-        np.arange(5) % 3,
-        random_rows(2, 7),
-        np.arange(7) % 3,
-    )
+    (rows, labels), (references, others) = FEW, OTHERS
     both, all_labels = np.concatenate([rows, references]), np.concatenate([labels, others])
     mined = mine(rows, labels, references=references, reference_labels=others, with_batch=True)
     wanted = expected(both, all_labels)
@@ -131,7 +126,7 @@ def test_the_first_nan_is_farthest_and_nearest(mine, broken):
 
 
 def test_a_batch_with_itself_computes_half_of_the_squares(monkeypatch):
-    monkeypatch.setattr(squares, "SIDE", 4)
+    mined = in_squares(monkeypatch, 4)
     computed = []
 
     def against(x, ys, precision):
@@ -141,11 +136,6 @@ def test_a_batch_with_itself_computes_half_of_the_squares(monkeypatch):
     counted = mj.Distance(
         "counted", mj.squared_euclidean.between, against, mj.squared_euclidean.prepare, is_symmetric=True
     )
-
-    @anchors.miner
-    def mined(batch):
-        """As `mj.mining.batch_hard`."""
-        return hardest(batch)
 
     rows, labels = jnp.asarray(random_rows(1, 12)), jnp.arange(12) % 4
     counts = []

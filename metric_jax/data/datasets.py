@@ -9,7 +9,7 @@ import numpy as np
 from metric_jax.data import folder, sources, splits
 from metric_jax.data.errors import DataError, unknown
 from metric_jax.data.sources import Images
-from metric_jax.data.vinyals import vinyals
+from metric_jax.data.vinyals import DRAWINGS, vinyals
 
 # The sources, and what can be said of each that a source does not share with all others.
 SOURCES = {
@@ -143,7 +143,7 @@ def check(source: str, split: str) -> None:
 def check_prepared(source: str, *, name: str, data_dir: str, **_: Any) -> None:
     """Raises a DataError if a source's TFDS set is not there; takes what `load` takes, and reads nothing."""
     if source in ("tfds", "vinyals"):
-        sources.prepared("omniglot" if source == "vinyals" else name, data_dir)
+        sources.prepared(DRAWINGS if source == "vinyals" else name, data_dir)
 
 
 def _without_small(train: Images, least: int) -> Images:

@@ -141,7 +141,7 @@ def tfds(
     """
     decoding.check(size, channels, crop)
     there = prepared(name, data_dir)
-    folder = tfds_folder(data_dir)
+    folder = there.parent
 
     def decode() -> Decoded:
         try:

@@ -15,6 +15,7 @@ from metric_jax.data.errors import DataError
 from metric_jax.data.sources import Images
 
 ROTATIONS = (0, 90, 180, 270)
+DRAWINGS = "omniglot"  # the TFDS set
 ORIGIN = "https://github.com/jakesnell/prototypical-networks (data/omniglot/splits/vinyals)"
 
 
@@ -42,7 +43,7 @@ def vinyals(
         https://arxiv.org/abs/1606.04080
     """
     classes = [_classes(root, part) for part in parts]
-    read = functools.partial(sources.tfds, "omniglot", label_key="alphabet_char_id", super_key="alphabet")
+    read = functools.partial(sources.tfds, DRAWINGS, label_key="alphabet_char_id", super_key="alphabet")
     drawings = [
         read(split, data_dir=data_dir, size=size, channels=channels, cache=cache)
         for split in ("train", "test")
