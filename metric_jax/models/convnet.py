@@ -22,6 +22,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from metric_jax.models import network
+from metric_jax.models.batch_norm import BatchNorm
 from metric_jax.models.network import Network
 
 
@@ -106,16 +107,16 @@ class Block(nnx.Module):
     def __init__(self, channels: int, width: int, *, norm: str, dtype: str, rngs: nnx.Rngs):
         computed = jnp.dtype(dtype)
         self.conv = nnx.Conv(channels, width, kernel_size=(3, 3), use_bias=False, dtype=computed, rngs=rngs)
-        self.norm: nnx.BatchNorm | nnx.GroupNorm
+        self.norm: BatchNorm | nnx.GroupNorm
         if norm == "batch":
-            self.norm = nnx.BatchNorm(width, momentum=0.9, dtype=computed, rngs=rngs)
+            self.norm = BatchNorm(width, momentum=0.9, dtype=computed, rngs=rngs)
         else:
             self.norm = nnx.GroupNorm(width, num_groups=math.gcd(width, 8), dtype=computed, rngs=rngs)
 
     def __call__(self, x: Array, *, train: bool) -> Array:
         """From ``[batch, height, width, channels]`` to half the height and breadth, ``width`` channels."""
         norm, x = self.norm, self.conv(x)
-        x = norm(x, use_running_average=not train) if isinstance(norm, nnx.BatchNorm) else norm(x)
+        x = norm(x, train=train) if isinstance(norm, BatchNorm) else norm(x)
         return _max_pool(jax.nn.relu(x))
 
 

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from metric_jax.models import network, pretrained
+from metric_jax.models.batch_norm import BatchNorm
 from metric_jax.models.network import IMAGENET_MEAN, IMAGENET_STD, Network
 
 # What is drawn keeps the variance of gradients on their way back through ReLU (He et al. 2015).
@@ -153,11 +154,11 @@ class Unit(nnx.Module):
             dtype=jnp.dtype(dtype),
             rngs=rngs,
         )
-        self.norm = nnx.BatchNorm(width, momentum=0.9, dtype=jnp.dtype(dtype), rngs=rngs)
+        self.norm = BatchNorm(width, momentum=0.9, dtype=jnp.dtype(dtype), rngs=rngs)
 
     def __call__(self, x: Array, *, train: bool) -> Array:
         """From ``[batch, height, width, channels]`` to every stride-th pixel, of other channels."""
-        return self.norm(self.conv(x), use_running_average=not train)
+        return self.norm(self.conv(x), train=train)
 
 
 @jax.checkpoint  # computed again on the way back, rather than kept nine times
