@@ -1,11 +1,14 @@
 """What every test and doctest runs under: at the root, so that `pytest metric_jax` finds it too."""
 
+import atexit
 import gc
 import importlib.util
 import ipaddress
 import os
 import pathlib
+import shutil
 import socket
+import tempfile
 
 # Eight devices stand in for a pod. The rest is about time: of a test's, most goes to XLA compiling functions that run
 # once, and without optimizations it compiles them five times as fast. What tests the optimized code too asks for it by
@@ -31,6 +34,12 @@ import pytest  # noqa: E402
 # time.
 gc.freeze()
 gc.set_threshold(50_000, 20, 50)
+
+# What XLA compiled for one test serves the others: nearly all training runs here are one program.
+_COMPILED = tempfile.mkdtemp(prefix="compiled-")
+atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", _COMPILED)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 jax.config.update("jax_platforms", "cpu")
 # [n] + [n, 1] is meant far less often than it is written

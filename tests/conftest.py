@@ -7,7 +7,6 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from subjects import PRECISIONS
 from suite import compiled, mine, with_references
 
@@ -30,23 +29,6 @@ def compilations():
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield lambda: len(seen)
     jax.monitoring.unregister_event_duration_listener(listen)
-
-
-@pytest.fixture(scope="module")
-def one_compilation_for_all_runs(tmp_path_factory):
-    """Nearly all runs here are one program: what XLA compiled for the first serves the others."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 TESTS_BETWEEN_LOOKS, MANY_MAPS = 20, 30_000

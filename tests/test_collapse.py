@@ -11,8 +11,6 @@ import metric_jax as mj
 from metric_jax.training import RunError, choices, collapse, loop
 from metric_jax.training.collapse import Watch
 
-pytestmark = pytest.mark.usefixtures("one_compilation_for_all_runs")
-
 LABELS = np.repeat(np.arange(5), 4)
 WELL = {
     "loss": 0.21,

@@ -9,7 +9,7 @@ from suite import AS_SHIPPED
 
 from metric_jax.data import sources
 from metric_jax.models import MODELS
-from metric_jax.models.convnet import ConvNet, _larger
+from metric_jax.models.convnet import ConvNet, _max_pool
 from metric_jax.training import state
 
 
@@ -222,12 +222,25 @@ def test_however_xla_compiles_it_the_gradient_is_the_same():
         assert jnp.max(jnp.abs(found - expected)) <= 1e-3 * jnp.max(jnp.abs(expected))
 
 
-@pytest.mark.parametrize("bad", ["x", "y"])
-def test_the_larger_of_two_numbers_hides_no_nan(bad):
-    x, y = jnp.array([1.0, 3.0, 2.0]), jnp.array([2.0, 1.0, 2.0])
-    assert _larger(x, y).tolist() == [2.0, 3.0, 2.0]
-    x, y = (x.at[1].set(jnp.nan), y) if bad == "x" else (x, y.at[1].set(jnp.nan))
-    assert jnp.isnan(_larger(x, y)).tolist() == [False, True, False]
+@pytest.mark.parametrize(("height", "breadth"), [(4, 6), (5, 3), (1, 4), (3, 1), (1, 1)])
+def test_the_gradient_goes_to_the_first_of_the_largest(height, breadth):
+    x = np.random.default_rng(0).integers(0, 3, (2, height, breadth, 2)).astype(np.float32)
+    towards = np.random.default_rng(1).normal(size=pooled(x).shape).astype(np.float32)
+    expected = np.zeros_like(x)
+    for place in np.ndindex(towards.shape):
+        image, row, column, channel = place
+        window = x[image, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2, channel]
+        down, right = np.unravel_index(window.argmax(), window.shape)
+        expected[image, 2 * row + down, 2 * column + right, channel] = towards[place]
+    found, back = jax.vjp(_max_pool, x)
+    assert np.array_equal(found, pooled(x))
+    assert np.array_equal(back(towards)[0], expected)
+
+
+@pytest.mark.parametrize("bad", range(4))
+def test_the_largest_pixel_hides_no_nan(bad):
+    x = jnp.arange(8.0).at[2 * bad].set(jnp.nan).reshape(1, 2, 2, 2)
+    assert jnp.isnan(_max_pool(x)).tolist() == [[[[True, False]]]]
 
 
 def test_a_functional_step_leaves_the_network_as_it_was():

@@ -9,7 +9,6 @@ import metric_jax as mj
 from metric_jax.data import samplers
 from metric_jax.training import loop, reporter
 
-pytestmark = pytest.mark.usefixtures("one_compilation_for_all_runs")
 HARD = {"batch__sampler": "hard_classes", "batch__neighbours": 1, "eval_every": 4, "checkpoint_every": 2}
 
 

@@ -10,8 +10,6 @@ from small_run import config, everything, lines
 import metric_jax as mj
 from metric_jax.training import NonFiniteError, RunError, devices, loop, reporter
 
-pytestmark = pytest.mark.usefixtures("one_compilation_for_all_runs")
-
 METRICS = {"map_at_r", "precision@1", "r_precision", "mrr", "recall@1", "recall@2", "recall@4", "recall@8"}
 TIMES = {"seconds", "images_per_s"}
 

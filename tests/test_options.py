@@ -10,8 +10,6 @@ from small_run import config
 import metric_jax as mj
 from metric_jax.training import devices, loop, open_run, reporter
 
-pytestmark = pytest.mark.usefixtures("one_compilation_for_all_runs")
-
 ADAMW, SGD, PROXIES = (
     {"optimizer__name": "adamw"},
     {"optimizer__name": "sgd"},

@@ -29,7 +29,6 @@ from metric_jax.training import (
     stored,
 )
 
-pytestmark = pytest.mark.usefixtures("one_compilation_for_all_runs")
 TIMES = {"seconds", "images_per_s"}
 
 

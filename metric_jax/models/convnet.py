@@ -121,24 +121,42 @@ class Block(nnx.Module):
 
 
 def _max_pool(x: Array) -> Array:
-    """The largest of every 2×2 pixels; a last odd row or column falls away, and a side of 1 stays.
-
-    By slices, because XLA differentiates its own windowed maximum on CPU ten times as slowly: more than half of a step.
-    """
+    """The largest of every 2×2 pixels; a last odd row or column falls away, and a side of 1 stays."""
     height, breadth = (max(1, side // 2 * 2) for side in x.shape[1:3])
-    corners = [
-        x[:, top:height:2, left:breadth:2] for top in range(min(2, height)) for left in range(min(2, breadth))
-    ]
-    return functools.reduce(_larger, corners)
+    return _largest(x[:, :height, :breadth], (min(2, height), min(2, breadth)))
 
 
-def _larger(x: Array, y: Array) -> Array:
-    """The larger of each two numbers, NaN if either is; the gradient goes to the one that is taken.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _largest(x: Array, window: tuple[int, int]) -> Array:
+    """The largest pixel of every window, NaN if one is; the gradient goes to the first that is as large.
 
-    Not jnp.maximum, whose gradient asks which of the two equals the result: where XLA fuses it on CPU, it computes them
-    anew, rounded in another way, finds neither equal, and drops the gradient, in a network's first layers much of it.
+    Which one it is has to be remembered. XLA differentiates its own windowed maximum on CPU ten times as slowly; and a
+    look at which pixel equals the result, as the gradient of jnp.maximum takes, may find none, since XLA computes
+    pixels anew where that saves memory, and rounds them in another way.
     """
-    return jnp.where((x >= y) | jnp.isnan(x), x, y)
+    return _with_place(x, window)[0]
+
+
+def _with_place(x: Array, window: tuple[int, int]) -> tuple[Array, Array]:
+    rows, columns = window
+    largest = x[:, ::rows, ::columns]
+    place = jnp.zeros(largest.shape, jnp.uint8)
+    for number in range(1, rows * columns):
+        pixel = x[:, number // columns :: rows, number % columns :: columns]
+        is_larger = ~((largest >= pixel) | jnp.isnan(largest))
+        largest, place = jnp.where(is_larger, pixel, largest), jnp.where(is_larger, jnp.uint8(number), place)
+    return largest, place
+
+
+def _to_place(window: tuple[int, int], place: Array, of_largest: Array) -> tuple[Array]:
+    rows, columns = window
+    batch, height, breadth, channels = place.shape
+    numbers = jnp.arange(rows * columns, dtype=jnp.uint8).reshape(1, 1, rows, 1, columns, 1)
+    of_x = jnp.where(place[:, :, None, :, None] == numbers, of_largest[:, :, None, :, None], 0)
+    return (of_x.reshape(batch, rows * height, columns * breadth, channels),)
+
+
+_largest.defvjp(_with_place, _to_place)
 
 
 def _pooled(side: int) -> int:

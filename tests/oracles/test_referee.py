@@ -36,7 +36,6 @@ def judged(workdir):
     return row
 
 
-@pytest.mark.usefixtures("one_compilation_for_all_runs")
 def test_torch_and_pml_train_as_the_library_does(workdir, capsys):
     """And the same runs, judged once more by a torch side that pools by the mean, do not."""
     code = referee.main(str(workdir), DIGITS, ["batch_hard"], [0, 1], SETTINGS)
