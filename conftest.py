@@ -35,7 +35,7 @@ import pytest  # noqa: E402
 gc.freeze()
 gc.set_threshold(50_000, 20, 50)
 
-# What XLA compiled for one test serves the others: nearly all training runs here are one program.
+# What XLA compiled for one test of this process serves the others: nearly all training runs here are one program.
 _COMPILED = tempfile.mkdtemp(prefix="compiled-")
 atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", _COMPILED)

@@ -48,7 +48,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "files": (set(), set()),
     "reports": ({"types", "files", "distances", "mining", "evaluation"}, CORE),
     "data": ({"files"}, {"numpy", "grain"}),
-    "models": ({"distances"}, CORE | {"flax"}),
+    "models": ({"distances", "tiles"}, CORE | {"flax"}),
     "training": (
         BELOW_LOSSES
         | {"files", "interface", "losses", "diagnostics", "evaluation", "data", "models"}

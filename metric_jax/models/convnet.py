@@ -27,7 +27,7 @@ from metric_jax.models.network import Network
 
 
 class ConvNet(Network):
-    """Images to embeddings, by blocks of convolution, norm, ReLU and max-pool.
+    """Images to embeddings, by blocks of convolution, norm, ReLU and max-pool; with derivatives in reverse mode alone.
 
     Example:
         >>> import jax.numpy as jnp
@@ -109,7 +109,7 @@ class Block(nnx.Module):
         self.conv = nnx.Conv(channels, width, kernel_size=(3, 3), use_bias=False, dtype=computed, rngs=rngs)
         self.norm: BatchNorm | nnx.GroupNorm
         if norm == "batch":
-            self.norm = BatchNorm(width, momentum=0.9, dtype=computed, rngs=rngs)
+            self.norm = BatchNorm(width, dtype=dtype, rngs=rngs)
         else:
             self.norm = nnx.GroupNorm(width, num_groups=math.gcd(width, 8), dtype=computed, rngs=rngs)
 
@@ -128,7 +128,7 @@ def _max_pool(x: Array) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _largest(x: Array, window: tuple[int, int]) -> Array:
-    """The largest pixel of every window, NaN if one is; the gradient goes to the first that is as large.
+    """The largest pixel of every window, NaN if one is; the gradient goes to it, of several to the first by rows.
 
     Which one it is has to be remembered. XLA differentiates its own windowed maximum on CPU ten times as slowly; and a
     look at which pixel equals the result, as the gradient of jnp.maximum takes, may find none, since XLA computes
@@ -148,7 +148,7 @@ def _with_place(x: Array, window: tuple[int, int]) -> tuple[Array, Array]:
     return largest, place
 
 
-def _to_place(window: tuple[int, int], place: Array, of_largest: Array) -> tuple[Array]:
+def _backward(window: tuple[int, int], place: Array, of_largest: Array) -> tuple[Array]:
     rows, columns = window
     batch, height, breadth, channels = place.shape
     numbers = jnp.arange(rows * columns, dtype=jnp.uint8).reshape(1, 1, rows, 1, columns, 1)
@@ -156,7 +156,7 @@ def _to_place(window: tuple[int, int], place: Array, of_largest: Array) -> tuple
     return (of_x.reshape(batch, rows * height, columns * breadth, channels),)
 
 
-_largest.defvjp(_with_place, _to_place)
+_largest.defvjp(_with_place, _backward)
 
 
 def _pooled(side: int) -> int:

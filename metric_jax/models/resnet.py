@@ -154,7 +154,7 @@ class Unit(nnx.Module):
             dtype=jnp.dtype(dtype),
             rngs=rngs,
         )
-        self.norm = BatchNorm(width, momentum=0.9, dtype=jnp.dtype(dtype), rngs=rngs)
+        self.norm = BatchNorm(width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array, *, train: bool) -> Array:
         """From ``[batch, height, width, channels]`` to every stride-th pixel, of other channels."""
