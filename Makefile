@@ -14,7 +14,7 @@ ARGS ?=
 .PHONY: help train test test-faults test-oracles test-notebooks lint format docs notebooks bench lock clean
 
 help:  ## list these targets
-	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-14s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{printf "make %-16s%s\n", $$1, $$2}'
 
 train: $(VENV)/.locked  ## train on scikit-learn's digits; CONFIG=, WORKDIR= and ARGS= choose otherwise
 	$(BIN)/python experiments/train.py --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)

@@ -1,4 +1,4 @@
-"""Contrastive, triplet and other losses on the same data, network, budget and seeds: which learns what?
+r"""Contrastive, triplet and other losses on the same data, network, budget and seeds: which learns what?
 
     python experiments/compare.py --workdir=runs/compare --faces=FOLDER
     python experiments/compare.py --workdir=runs/compare_digits --config=configs/digits.py --seeds=0,1,2 \

@@ -11,23 +11,25 @@ from test_retrieval import check, expect, labelled
 
 import metric_jax as mj
 from metric_jax.evaluation import scores as scores_module
+from metric_jax.evaluation.ranks import COMPARED
 
 retrieval = mj.evaluation.retrieval
 
 ALL = ("map_at_r", "precision@1", "r_precision", "recall@k", "mrr", "precision@k", "ndcg@k", "map")
 
 
-def unequal(n=330, seed=7):
-    """Rows of classes of 1 to about 100, and enough of them that only some blocks need to be looked into."""
+def unequal(n=330, seed=7, largest=100):
+    """Rows of classes of 1 to so many, and enough of them that only some blocks need to be looked into."""
     generator = np.random.default_rng(seed)
-    labels = generator.permutation(np.repeat(np.arange(40), np.r_[1, 3, 100, np.full(37, 6)])[:n])
+    labels = generator.permutation(np.repeat(np.arange(40), np.r_[1, 3, largest, np.full(37, 6)])[:n])
     rows = generator.normal(size=(40, 3))[labels] + generator.normal(size=(len(labels), 3))
     return np.round(rows * 8).astype(np.float32) / 8, labels  # on a grid: many distances tie
 
 
 @pytest.mark.parametrize("metrics", [ALL, ("map_at_r",), ("mrr",), ("ndcg@k",)], ids="+".join)
-def test_N14_every_metric(metrics):
-    batch, labels = unequal()
+@pytest.mark.parametrize("largest", [100, 2 * COMPARED])
+def test_N14_every_metric(largest, metrics):
+    batch, labels = unequal(largest=largest)
     found = retrieval(batch, labels, metrics=metrics, ks=(1, 3, 20))
     check(found, expect(batch, labels, ks=(1, 3, 20)))
 

@@ -28,6 +28,7 @@ from metric_jax.distances import Distance
 ROUNDING_UNITS = 8
 BLOCK = 16  # items: smaller blocks have more minima, of larger ones more has to be looked into
 INSERTED = 2**18  # numbers of a column times those to keep: beyond, sorting is faster than insertion
+COMPARED = 128  # bounds: among more, looking up a value's place is faster than comparing it with each
 
 
 class Queries(NamedTuple):
@@ -148,17 +149,28 @@ def irrelevant_before(
 
 
 def _count(values: Array, bounds: Array) -> Array:
-    """How many of the values ``[items, queries]`` of each query are at most each of its bounds ``[slots, queries]``."""
+    """How many of the values ``[items, queries]`` of each query are at most each of its bounds ``[slots, queries]``.
+
+    The bounds of a query ascend.
+    """
 
     def by_item(values: Array, bounds: Array) -> Array:
         # XLA compiles the sum below to scalar code on CPU; this is vector code, 20 times as fast.
         counts = jnp.zeros_like(bounds, jnp.int32)  # not jnp.zeros: shard_map asks for one type
         return lax.scan(lambda counts, row: (counts + (row[None] <= bounds), None), counts, values)[0]
 
+    def by_place(values: Array, bounds: Array) -> Array:
+        def of_query(values: Array, bounds: Array) -> Array:
+            place = jnp.searchsorted(bounds, values, method="scan")  # of the first bound that is as large
+            return jnp.cumsum(jnp.zeros(len(bounds) + 1, jnp.int32).at[place].add(1))[:-1]
+
+        return jax.vmap(of_query, in_axes=1, out_axes=1)(values, bounds)
+
     def at_once(values: Array, bounds: Array) -> Array:
         return jnp.sum(values[:, None] <= bounds[None], axis=0, dtype=jnp.int32)
 
-    return lax.platform_dependent(values, bounds, cpu=by_item, default=at_once)
+    on_cpu = by_item if len(bounds) <= COMPARED else by_place
+    return lax.platform_dependent(values, bounds, cpu=on_cpu, default=at_once)
 
 
 def _count_in_blocks(values: Array, bounds: Array, *, limit: int) -> Array:
