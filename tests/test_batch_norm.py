@@ -64,7 +64,7 @@ def platform(request, monkeypatch):
 
 @pytest.mark.usefixtures("platform")
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-5), ("bfloat16", 1e-2)])
-def test_flax_says_the_same_in_float64(dtype, tolerance):
+def test_P1_flax_says_the_same_in_float64(dtype, tolerance):
     x = drawn(1, dtype)
     found = outcome(ours(dtype), x, train=True)
     with jax.enable_x64(True):
@@ -86,7 +86,7 @@ def test_the_running_ones_are_used_and_left_after_training():
     assert np.array_equal(found["var"], ours().var[...])
 
 
-def test_finite_differences_agree_with_the_gradient():
+def test_P1_finite_differences_agree_with_the_gradient():
     with jax.enable_x64(True):
         x, towards = drawn(1, jnp.float64), drawn(2, jnp.float64)
         scale, bias = jnp.arange(1.0, 5.0), jnp.ones(4)
@@ -135,7 +135,7 @@ def test_each_device_may_have_a_batch_of_its_own():
 
 
 @pytest.mark.usefixtures("platform")
-def test_a_variance_that_rounds_below_zero_is_zero_and_has_no_gradient():
+def test_N10_a_variance_that_rounds_below_zero_is_zero_and_has_no_gradient():
     far = np.array([1000.1, 1000.4, 1000.7, 0.0])
     x, towards = jnp.asarray(far + 0.01 * np.asarray(drawn(1)), jnp.float32), drawn(2)
     scale, bias = jnp.arange(1.0, 5.0), jnp.ones(4)

@@ -223,7 +223,7 @@ def test_however_xla_compiles_it_the_gradient_is_the_same():
 
 
 @pytest.mark.parametrize(("height", "breadth"), [(4, 6), (5, 3), (1, 4), (3, 1), (1, 1)])
-def test_the_gradient_goes_to_the_first_of_the_largest(height, breadth):
+def test_N9_the_gradient_goes_to_the_first_of_the_largest(height, breadth):
     x = np.random.default_rng(0).integers(0, 3, (2, height, breadth, 2)).astype(np.float32)
     towards = np.random.default_rng(1).normal(size=pooled(x).shape).astype(np.float32)
     expected = np.zeros_like(x)
