@@ -1,7 +1,7 @@
 """Speed and memory: metric_jax beside pytorch-metric-learning (PML), optax, faiss, scikit-learn and a matrix product.
 
     make bench                                             # all of it, into docs/benchmarks.md; half an hour on 2 cores
-    python experiments/benchmark.py --quick                # small sizes, four minutes: does it all run?
+    python experiments/benchmark.py --quick                # small sizes, five minutes: does it all run?
     python experiments/benchmark.py --rows='SupCon|circle' # what has this in its name, such as "SupCon 4096x128"
     python experiments/benchmark.py --memory               # also the memory of every loss at a batch of 32,768
     JAX_PLATFORMS=cuda python experiments/benchmark.py --sizes=4096x128,131072x512 --dtype=bfloat16    # on a GPU
