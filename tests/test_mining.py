@@ -219,3 +219,13 @@ def test_search_tells_a_selected_infinity_from_what_is_not_selected(length):
         check_search(mixed, masks(length, generator))
         check_search(mixed, np.isinf(mixed))
         check_search(mixed, ~np.isinf(mixed))
+
+
+def test_N9_rows_in_one_direction_are_equally_near_by_cosine():
+    """Rounding tells them apart, and the lowest index is taken all the same."""
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        row, other = generator.normal(size=(2, 16))
+        rows = np.concatenate([[row, other], generator.uniform(0.1, 9.0, (8, 1)) * row]).astype(np.float32)
+        mined = mj.mining.batch_hard(rows, np.r_[0, 0, np.ones(8, int)], distance=mj.cosine)
+        assert mined.negative[0] == 2
