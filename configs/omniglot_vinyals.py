@@ -9,8 +9,8 @@ To choose by: --config.data.train_split=train --config.data.test_split=val.
 
 Unlike in configs/omniglot.py, the characters of an alphabet stand on both sides, and turned ones are tested on too.
 Expected, after 55 minutes on two CPU cores beside other work (39 by its median speed): 98.9 % 5-way and 96.6 % 20-way
-1-shot (theirs: 98.8, 96.0), MAP@R 0.52, recall@1 0.83, where raw pixels have 0.02 and 0.18. The side of 32
-was chosen on Vinyals' classes to choose by. Those to test on were looked at twice: before, a recipe at 28×28 had missed
+1-shot (theirs: 98.8, 96.0), MAP@R 0.52, recall@1 0.83, where raw pixels have 0.02 and 0.18. The side of 32 was
+chosen on Vinyals' classes to choose by. Those to test on were looked at twice: before, a recipe at 28×28 had missed
 theirs with 98.7 % and 95.9 %.
 """
 

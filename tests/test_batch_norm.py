@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec
 from jax.test_util import check_grads
+from test_convnet import shaken
 
 from metric_jax.models import batch_norm
 from metric_jax.models.batch_norm import BatchNorm
@@ -23,13 +24,6 @@ def ours(dtype="float32"):
 
 def flax():
     return shaken(nnx.BatchNorm(SHAPE[-1], momentum=0.9, rngs=nnx.Rngs(0)))
-
-
-def shaken(norm):
-    """With a scale, a bias, and a running mean and variance that are no longer what they begin with."""
-    for number, variable in enumerate((norm.scale, norm.bias, norm.mean, norm.var)):
-        variable[...] = jnp.asarray(np.random.default_rng(number).uniform(0.5, 1.5, SHAPE[-1]), jnp.float32)
-    return norm
 
 
 def drawn(seed, dtype=jnp.float32):

@@ -1,6 +1,6 @@
 """Batch normalisation whose sums over images and pixels are fast on CPU too.
 
-XLA compiles a sum over all axes but the last to code that runs at a tenth of a CPU's speed, and a quarter of the
+XLA compiles a sum over all axes but the last to code that runs at a tenth of a CPU's speed, and much of the
 four-block network's step went to such sums. Here a loop over the pixels adds up whole slices ``[batch, channels]``, and
 the gradient is written by hand, so that it too needs no more than two sums, made in one loop.
 """
