@@ -9,6 +9,9 @@ CONFIG ?= configs/digits.py
 WORKDIR ?= runs/$(basename $(notdir $(CONFIG)))
 ARGS ?=
 
+# Container images like to set this. Then every command compiles all it imports anew, which takes a third of its start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help train test test-faults test-oracles test-notebooks lint format docs notebooks bench lock clean

@@ -29,7 +29,7 @@ CENTERED = {"measure": mj.cosine_similarity, "proxies": SUB_CENTERS}
 LOSSES = (
     Loss("contrastive", mj.batch_contrastive_loss, references.contrastive, {"margin": 1.0}, **CORE),
     Loss("batch_hard", mj.batch_hard_triplet_loss, references.batch_hard, {"margin": 0.2}, **TRIPLETS),
-    Loss("batch_hard_soft", mj.batch_hard_triplet_loss, references.batch_hard, SOFT, **TRIPLETS),
+    Loss("batch_hard_soft", mj.batch_hard_triplet_loss, references.batch_hard, SOFT, needs="both"),
     Loss("semi_hard", mj.batch_semi_hard_triplet_loss, references.semi_hard, {"margin": 0.2}, **TRIPLETS),
     Loss("batch_all", mj.batch_all_triplet_loss, references.batch_all, {"margin": 0.2}, **TRIPLETS),
     # triplet: swap, drop

@@ -23,7 +23,6 @@ CORE_LOSSES = [loss for loss in LOSSES if loss.is_core]
 # those that have no tiles because they do it for themselves.
 OWN_ENGINES = [loss for loss in LOSSES if loss.is_core or not loss.takes("tile")]
 TRIPLET_LOSSES = [loss for loss in CORE_LOSSES if loss.needs == "both"]
-HINGE_LOSSES = [loss for loss in TRIPLET_LOSSES if loss.has_hinge]
 
 
 def every(argument, choices):
@@ -88,7 +87,6 @@ every_core_loss = every("loss", CORE_LOSSES)
 every_loss_and_measure = every_loss_with("distance", DISTANCES, lambda loss: loss.all_measures)
 every_loss_of_references = every("loss", [loss for loss in LOSSES if loss.takes("references")])
 every_triplet_loss = every("loss", TRIPLET_LOSSES)
-every_hinge_loss = every("loss", HINGE_LOSSES)
 every_miner = every("miner", MINERS)
 every_miner_in_its_precisions = every_miner_with([], [()], lambda miner: [()])
 every_core_miner = every("miner", [miner for miner in MINERS if miner.is_core])

@@ -16,7 +16,6 @@ from suite import (
     assert_close,
     every,
     every_core_loss,
-    every_hinge_loss,
     every_loss,
     every_loss_and_measure,
     every_loss_of_references,
@@ -97,7 +96,7 @@ def test_N5_mean_over_the_two_valid_anchors():
 
 
 @every_reduction
-@every_hinge_loss
+@every_triplet_loss
 def test_N6_separated_classes_cost_nothing(loss, reduction):
     batch = (random_rows() / 100 + 10 * LABELS[:, None]).astype(np.float32)
     value, gradient = jax.value_and_grad(lambda e: jnp.sum(loss(e, LABELS, reduction=reduction)))(batch)

@@ -13,10 +13,10 @@ from suite import (
     AS_SHIPPED,
     every,
     every_core_loss,
-    every_hinge_loss,
     every_loss_and_measure,
     every_loss_of_references,
     every_loss_with,
+    every_triplet_loss,
     random_rows,
     value_and_gradient,
     with_references,
@@ -75,7 +75,7 @@ def test_N8_labels_that_are_not_classes_raise(function):
 # N9: ties and corners.
 
 
-@every_hinge_loss
+@every_triplet_loss
 def test_N9_no_gradient_at_the_corner_of_the_hinge(loss):
     batch = jnp.array([[0.0], [1.0], [3.0]])  # anchor 1: d(a,p) - d(a,n) + margin = 1 - 2 + 1 = 0
     value, gradient = jax.value_and_grad(lambda e: loss.function(e, jnp.array([0, 0, 1]), margin=1.0))(batch)

@@ -6,11 +6,8 @@ In float64, to 1e-10, which shows a wrong formula, and in float32, to 1e-5, whic
 import itertools
 
 import numpy as np
-import pytest
-from catalogue import LOSSES
 from subjects import DIM, LABELS, N
 from suite import (
-    CORE_LOSSES,
     assert_close,
     assert_same_triplets,
     every_loss_in,
@@ -39,10 +36,10 @@ def test_P3_permuting_the_rows(loss, precision):
     assert_close(permuted_gradient, gradient[ORDER], precision.tolerance)
 
 
-def padded(rows, padding):
-    """The rows with others between, before and behind them, masked: they hold NaN, inf and labels that exist."""
-    generator = np.random.default_rng(padding)
-    where = generator.permutation(np.arange(len(rows) + padding) < len(rows))
+def padded(rows):
+    """The rows with seven others among them, masked: these hold NaN, inf and labels that exist."""
+    generator = np.random.default_rng(7)
+    where = generator.permutation(np.arange(len(rows) + 7) < len(rows))
     embeddings = np.full((len(where), DIM), np.nan, rows.dtype)
     embeddings[::2] = np.inf
     embeddings[where] = rows
@@ -51,21 +48,15 @@ def padded(rows, padding):
     return embeddings, labels, where
 
 
-@pytest.mark.parametrize("padding", [1, 7, N])
-@every_loss_in("float64", losses=CORE_LOSSES)
-def test_P3_padding_changes_nothing(loss, padding, precision):
+@every_loss_in("float64")
+def test_P3_padding_changes_nothing(loss, precision):
     rows = loss.batch().astype(precision.dtype)
     value, gradient = value_and_gradient(loss)(rows, LABELS)
-    embeddings, labels, where = padded(rows, padding)
+    embeddings, labels, where = padded(rows)
     padded_value, padded_gradient = value_and_gradient(loss)(embeddings, labels, where)
     assert_close(padded_value, value, precision.tolerance)
     assert_close(padded_gradient[where], gradient, precision.tolerance)
     np.testing.assert_array_equal(padded_gradient[~where], 0)
-
-
-@every_loss_in("float64", losses=[loss for loss in LOSSES if not loss.is_core])
-def test_P3_seven_rows_of_padding_change_nothing(loss, precision):
-    test_P3_padding_changes_nothing(loss, 7, precision)
 
 
 def as_set(mined, places):
@@ -83,10 +74,10 @@ def test_P3_mining_permuted_rows(miner, precision):
     assert as_set(permuted, ORDER) == as_set(mined, np.arange(N))
 
 
-@every_miner_with(["padding"], [(1,), (7,), (N,)], lambda miner: [] if miner.is_random else [(7,)])
-def test_P3_mining_padded_rows(miner, padding, precision):
+@every_miner_with([], [()], lambda miner: [] if miner.is_random else [()])
+def test_P3_mining_padded_rows(miner, precision):
     rows = random_rows(4).astype(precision.dtype)
-    embeddings, labels, where = padded(rows, padding)
+    embeddings, labels, where = padded(rows)
     mined = mine(miner)(embeddings, labels, where)
     assert as_set(mined, np.arange(len(where))) == as_set(
         mine(miner)(rows, LABELS, None), np.flatnonzero(where)
