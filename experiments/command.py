@@ -63,13 +63,15 @@ def start(
 
 def define_checkpoint() -> flags.FlagHolder[int | str | None]:
     """Defines the flag --checkpoint, a step or "best"; None for the newest."""
-    return flags.DEFINE(
+    holder = flags.DEFINE(
         _Checkpoint(),
         "checkpoint",
         None,
         f'The step of the checkpoint, or "{BEST}", for the one that config.best_metric found to be; the newest by '
         "default.",
     )
+    _list_in_help("checkpoint")
+    return holder
 
 
 class _Checkpoint(flags.ArgumentParser[int | str]):
@@ -93,8 +95,15 @@ def define_data(name: str) -> Callable[[], dict[str, Any]]:
         dashes, dot, key = argument.partition("=")[0].partition("data.")
         if dot and dashes in ("-", "--", "-no", "--no") and key not in data:
             stop(name, unknown("key of --data", key, data))
-    config_flags.DEFINE_config_dict("data", data)
+    anew = "Sets a key of the run's data anew, as --data.KEY=VALUE; configs/base.py lists them."
+    config_flags.DEFINE_config_dict("data", data, anew)
+    _list_in_help("data")
     return lambda: config_flags.get_override_values(flags.FLAGS["data"])
+
+
+def _list_in_help(flag: str) -> None:
+    """Makes a flag that is defined here one of the script's own, which alone --help tells."""
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag])
 
 
 def stop(name: str, told: str) -> NoReturn:

@@ -28,6 +28,7 @@ def test_a_wrong_key_of_the_data_is_one_line_and_exit_code_2():
         ("embed", ["--workdir=nowhere", "--out=out", "--checkpoint=best"]),
         ("embed", ["--workdir=nowhere", "--out=out"]),
         ("export", ["--workdir=nowhere", "--out=out"]),
+        ("one_shot", ["--workdir=nowhere"]),
         ("verify", ["a.png", "b.png", "--workdir=nowhere"]),
         ("search", ["a.png", "--workdir=nowhere", "--gallery=nowhere"]),
     ],
@@ -42,6 +43,7 @@ def test_every_script_tells_in_one_line_what_is_wrong_and_has_help(name, argumen
     assert done.code == 0
     assert f"python experiments/{name}.py" in done.out
     assert "--workdir" in done.out
+    assert ("--data: " in done.out) == (name in ("embed", "evaluate", "one_shot"))
 
 
 def test_a_checkpoint_is_a_step_or_the_best():
