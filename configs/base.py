@@ -86,6 +86,7 @@ def get_config() -> ConfigDict:
     config.model.dim = 64  # of the embedding
     config.model.width = placeholder(int)  # channels
     config.model.blocks = placeholder(int)  # of convnet, vit
+    config.model.growth = placeholder(int)  # of the channels from block to block, of convnet
     config.model.depths = placeholder(tuple)  # blocks of each stage, of resnet, convnext
     config.model.norm = placeholder(str)  # "batch" or "group", of convnet
     config.model.neck = placeholder(bool)  # a BatchNorm behind the head, of the others

@@ -1,5 +1,7 @@
 """The four-block network against plain NumPy, and what a functional training step relies on."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,6 +94,7 @@ def shaken(net):
         ({}, False),
         ({}, True),
         ({"norm": "group", "width": 12}, True),
+        ({"growth": 3}, True),
         ({"normalise": False}, False),
     ],
 )
@@ -110,10 +113,11 @@ def test_images_of_any_size(image_shape):
     assert jnp.isfinite(embeddings).all()
 
 
-def test_width_dim_and_blocks():
-    net = nnx.eval_shape(lambda: network((28, 28, 1), width=5, dim=7, blocks=3))
-    assert [block.conv.kernel.shape for block in net.blocks] == [(3, 3, 1, 5), (3, 3, 5, 5), (3, 3, 5, 5)]
-    assert net.head.kernel.shape == (3 * 3 * 5, 7)
+@pytest.mark.parametrize(("growth", "channels"), [(1, [5, 5, 5]), (2, [5, 10, 20])])
+def test_width_dim_blocks_and_growth(growth, channels):
+    net = nnx.eval_shape(lambda: network((28, 28, 1), width=5, dim=7, blocks=3, growth=growth))
+    assert [block.conv.kernel.shape[2:] for block in net.blocks] == list(itertools.pairwise([1, *channels]))
+    assert net.head.kernel.shape == (3 * 3 * channels[-1], 7)
 
 
 @pytest.mark.parametrize(("width", "groups"), [(64, 8), (12, 4), (7, 1)])

@@ -52,6 +52,7 @@ class ConvNet(Network):
         width: int = 64,
         dim: int = 64,
         blocks: int = 4,
+        growth: int = 1,
         norm: str = "batch",
         normalise: bool = True,
         dtype: str = "float32",
@@ -61,9 +62,10 @@ class ConvNet(Network):
 
         Args:
             image_shape: (height, width, channels) of the images; a side of 1 is no longer halved, so none is too small.
-            width: Channels of every block.
+            width: Channels of the first block.
             dim: Dimension of the embedding.
             blocks: How many blocks.
+            growth: What every further block multiplies them by.
             norm: ``"batch"``, in the blocks and, without scale and bias, behind the head; or ``"group"``, in the blocks
                 alone, of 8 groups or the most below that divide 8 and the width.
             normalise: Whether embeddings are scaled to length 1.
@@ -74,7 +76,7 @@ class ConvNet(Network):
             ValueError: An unknown norm or type, a number below 1, an image shape that is none.
         """
         network.check_image_shape(image_shape)
-        network.check_sizes(width=width, dim=dim, blocks=blocks)
+        network.check_sizes(width=width, dim=dim, blocks=blocks, growth=growth)
         network.check_dtype(dtype)
         if norm not in ("batch", "group"):
             raise ValueError(f"model.norm must be 'batch' or 'group', got {norm!r}")
@@ -84,6 +86,7 @@ class ConvNet(Network):
         for _ in range(blocks):
             self.blocks.append(Block(channels, width, norm=norm, dtype=dtype, rngs=rngs))
             height, breadth, channels = _pooled(height), _pooled(breadth), width
+            width *= growth
         super().__init__(
             image_shape,
             height * breadth * channels,
