@@ -51,6 +51,7 @@ def get_config() -> ConfigDict:
     config.data.channels = 0  # 1 makes images grey, 3 coloured; 0: grey if all are, else coloured
     config.data.min_images = 0  # classes with fewer images to train on are left out of the training set
     config.data.rotations = False  # training images turned by 90, 180, 270 degrees are further classes
+    config.data.mirrors = False  # and so are those that are mirrored left to right
     config.data.cache = ""  # a folder for decoded images, which later runs map into memory; empty: none
 
     config.batch = ConfigDict()

@@ -6,8 +6,9 @@ LFW_FOLDER holds a folder for every person, such as the unpacked lfw-funneled.tg
 as peopleDevTrain.txt names, and tests on the others, whom training never saw; of both, who has only one photo is no
 query and teaches nothing.
 
-LFW's own test are its 6,000 pairs, in ten folds, on which nobody is to be trained. docs/data.md evaluates on them a run
-that was trained on other faces, as LFW's protocol of "unrestricted, labeled outside data" allows.
+Which people are in which part the seed of the split draws: it is not LFW's own test, which is 6,000 pairs, in ten
+folds, of people on whom nothing is to be trained. docs/data.md evaluates on them a run that was trained on other faces,
+as LFW's protocol of "unrestricted, labeled outside data" allows. Not run yet: there is no expected result.
 """
 
 from ml_collections import ConfigDict

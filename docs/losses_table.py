@@ -49,6 +49,7 @@ PEERS = {
     "signal_to_noise_loss": {PML: "SignalToNoiseRatioContrastiveLoss"},
     "ntxent_loss": {PML: "NTXentLoss", OPTAX: "ntxent", TFS: "SimCLRLoss"},
     "supcon_loss": {PML: "SupConLoss"},
+    "infonce_loss": {PML: "NTXentLoss", TFS: "MultiNegativesRankLoss"},
     "nca_loss": {PML: "NCALoss"},
     "soft_nearest_neighbor_loss": {TFS: "SoftNearestNeighborLoss"},
     "fastap_loss": {PML: "FastAPLoss"},

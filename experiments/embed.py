@@ -84,8 +84,8 @@ def main(
     elif skip_bad:
         raise RunError(f"{SKIP} is for --images: for the run's data, say --data.skip_bad=True")
     else:
-        # Turned images are classes to train on, made from those that are there.
-        run = open_run(workdir, checkpoint, data={**(data or {}), "rotations": False})
+        # Turned and mirrored images are classes to train on, made from those that are there.
+        run = open_run(workdir, checkpoint, data={**(data or {}), "rotations": False, "mirrors": False})
         train, test = run.load_data()
         work = of_data(train if part == "train" else test)
 

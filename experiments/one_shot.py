@@ -5,8 +5,10 @@
 The test of Lake, Salakhutdinov, Tenenbaum (2015), https://doi.org/10.1126/science.aab3050, on the alphabets that the
 run of configs/omniglot.py never saw. An episode draws 20 characters of one alphabet, or all if it has fewer, and two
 drawings of each, by different people: the first shows the character, the second is to be recognised. Theirs are 20
-fixed episodes of ten of these alphabets; where their folder of runs is at hand, `metric_jax.evaluation.one_shot_runs`
-reads it. Prints the error of every alphabet, and their mean ± half its 95 % interval over alphabets.
+fixed episodes of ten of these alphabets, in each of which one person drew all that is shown, and another all that is to
+be recognised. Who drew what the set of TFDS does not say; so its errors are near theirs, and not to be taken for them.
+Where their folder of runs is at hand, `metric_jax.evaluation.one_shot_runs` reads it. Prints the error of every
+alphabet, and their mean ± half its 95 % interval over alphabets.
 """
 
 import pathlib

@@ -86,7 +86,7 @@ def main(
     for library in ("torch", "pytorch_metric_learning"):
         if importlib.util.find_spec(library) is None:
             raise RunError(
-                f"{library} is not installed: `make test-oracles`, or pip install 'metric_jax[oracle]', installs it"
+                f"{library} is not installed: `make test-oracles`, or .venv/bin/pip install -e '.[oracle]', installs it"
             )
     if len(set(seeds)) < max(2, len(seeds)):
         raise RunError(f"--seeds must name two different seeds or more, got {', '.join(map(str, seeds))}")

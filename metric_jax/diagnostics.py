@@ -27,7 +27,7 @@ def summary(
     distance: Distance = euclidean,
     where: types.Mask | None = None,
 ) -> dict[str, Array]:
-    """Statistics of a batch's distances, for the log; runs inside jit.
+    """Statistics of a batch's distances, for the log; runs inside jit, and holds all batch² distances in memory.
 
     Args:
         embeddings: ``[batch, dim]``, floating.

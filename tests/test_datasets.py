@@ -40,11 +40,15 @@ def test_digits_by_image():
     assert same(test, expected[1])
 
 
-def test_digits_by_class_with_rotations_of_the_training_classes():
-    train, test = load("digits", split="class", test_fraction=0.4, split_seed=1, rotations=True)
+@pytest.mark.parametrize(("mirrors", "classes"), [(False, 24), (True, 48)])
+def test_digits_by_class_with_rotations_and_mirrors_of_the_training_classes(mirrors, classes):
+    train, test = load(
+        "digits", split="class", test_fraction=0.4, split_seed=1, rotations=True, mirrors=mirrors
+    )
     expected = splits.by_class(sources.digits(), test_fraction=0.4, seed=1)
-    assert same(train, sources.with_rotations(expected[0]))
-    assert len(set(train.labels)) == 24
+    turned = sources.with_rotations(expected[0])
+    assert same(train, sources.with_mirrors(turned) if mirrors else turned)
+    assert len(set(train.labels)) == classes
     assert same(test, expected[1])
 
 

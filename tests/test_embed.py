@@ -24,7 +24,7 @@ def opened_once(run, monkeypatch):
     """Only what opens another checkpoint or other data opens the run again."""
 
     def cached(workdir, checkpoint=None, *, data=None):
-        plain = checkpoint is None and not (data or {}).keys() - {"rotations"}
+        plain = checkpoint is None and not (data or {}).keys() - {"rotations", "mirrors"}
         return run if plain else open_run(workdir, checkpoint, data=data)
 
     monkeypatch.setattr(embed, "open_run", cached)
@@ -74,9 +74,9 @@ def test_the_training_set_and_data_set_by_flags(tmp_path):
     assert 600 < len(found.ids) < 800
 
 
-def test_turned_images_are_not_embedded(tmp_path):
+def test_turned_and_mirrored_images_are_not_embedded(tmp_path):
     """They are classes made for training."""
-    found = start(tmp_path / "out", part="train", data={"rotations": True})
+    found = start(tmp_path / "out", part="train", data={"rotations": True, "mirrors": True})
     assert len(set(found.labels)) == 10
 
 

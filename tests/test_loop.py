@@ -3,12 +3,14 @@
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
 from small_run import config, everything, lines
 
 import metric_jax as mj
 from metric_jax.training import NonFiniteError, RunError, devices, loop, reporter
+from metric_jax.training.step import Output
 
 METRICS = {"map_at_r", "precision@1", "r_precision", "mrr", "recall@1", "recall@2", "recall@4", "recall@8"}
 TIMES = {"seconds", "images_per_s"}
@@ -46,6 +48,23 @@ def test_the_log_has_a_line_for_every_logged_step(finished):
         )
     assert found[-1]["map_at_r"] == finished[1]["map_at_r"]
     assert found[0]["learning_rate"] == pytest.approx(1e-3 * (1 + np.cos(np.pi / 12)) / 2, rel=1e-5)
+
+
+def test_of_a_large_batch_the_first_rows_are_diagnosed():
+    """Its distances, all of them, would take 27 GB here."""
+    diagnose = loop._plan(config()).diagnose
+    number = jax.ShapeDtypeStruct((), np.float32)
+
+    def output(rows):
+        return Output(loss=number, gradient_norm=number, embeddings=rows, learned={})
+
+    struct = output(jax.ShapeDtypeStruct((32_768, 16), np.float32)), jax.ShapeDtypeStruct((32_768,), np.int32)
+    assert jax.jit(diagnose).lower(*struct).compile().memory_analysis().temp_size_in_bytes < 150e6
+    rows, labels = np.random.default_rng(0).normal(size=(3000, 16)).astype(np.float32), np.arange(3000) // 4
+    found = diagnose(output(rows), labels)
+    expected = mj.diagnostics.summary(rows[:2048], labels[:2048], distance=mj.euclidean)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-6, err_msg=name)
 
 
 def test_the_baseline_is_that_of_raw_pixels_on_the_same_images(finished):

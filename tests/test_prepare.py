@@ -133,5 +133,6 @@ def test_without_tensorflow_the_command_says_what_to_install():
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == (
-        "prepare: building a TFDS set needs TensorFlow, which reading it does not: pip install 'metric_jax[prepare]'\n"
+        "prepare: building a TFDS set needs TensorFlow, which reading it does not: "
+        ".venv/bin/pip install -e '.[prepare]'\n"
     )

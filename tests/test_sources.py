@@ -103,6 +103,14 @@ def test_rotations_are_further_classes():
     ]
 
 
+def test_mirrored_images_are_further_classes():
+    images = labelled(np.arange(2 * 3 * 2 * 2).reshape(2, 3, 2, 2), 1, 4)
+    both = sources.with_mirrors(images)
+    np.testing.assert_array_equal(both.images, [*images.images, *map(np.fliplr, images.images)])
+    assert both.labels.tolist() == [1, 4, 6, 9]
+    assert both.ids[2:].tolist() == ["0, mirrored", "1, mirrored"]
+
+
 def test_rotations_that_cannot_be():
     with pytest.raises(DataError, match=r"not square.*data\.size"):
         sources.with_rotations(labelled(np.zeros((1, 2, 3, 1)), 0))
@@ -298,9 +306,8 @@ def test_tfds_names_what_does_not_fit(tiny, options, message):
 
 def test_tfds_set_that_is_not_prepared(tmp_path):
     folder = tmp_path / "my sets"
-    remedy = (
-        f"pip install 'metric_jax[prepare]' && python -m metric_jax.data.prepare mnist --data_dir='{folder}'"
-    )
+    build = f".venv/bin/python -m metric_jax.data.prepare mnist --data_dir='{folder}'"
+    remedy = f".venv/bin/pip install -e '.[prepare]' && {build}"
     with pytest.raises(DataError, match=f"{re.escape(remedy)}$"):
         sources.tfds("mnist", "train", data_dir=str(folder))
 

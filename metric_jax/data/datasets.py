@@ -41,6 +41,7 @@ def load(
     crop: bool = False,
     min_images: int = 0,
     rotations: bool = False,
+    mirrors: bool = False,
     cache: str = "",
 ) -> tuple[Images, Images]:
     """Loads a set and parts it.
@@ -65,6 +66,7 @@ def load(
         crop: Whether to cut out the middle of an image that is not square, rather than to squeeze it.
         min_images: Classes with fewer images to train on are left out of the training set.
         rotations: Whether the training classes, turned by 90, 180 and 270 degrees, are further classes.
+        mirrors: Whether the training classes, mirrored left to right, are further classes; turned ones too.
         cache: A folder for decoded images, which later runs map into memory; empty for none.
 
     Returns:
@@ -123,7 +125,8 @@ def load(
     _check_groups(train, test)
     _check_test_set(train, test)
     train = _without_small(train, min_images)
-    return (sources.with_rotations(train) if rotations else train), test
+    train = sources.with_rotations(train) if rotations else train
+    return (sources.with_mirrors(train) if mirrors else train), test
 
 
 def check(source: str, split: str) -> None:

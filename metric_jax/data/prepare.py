@@ -1,7 +1,7 @@
 """Builds a standard TFDS set, once: from then on it is read without TensorFlow and without the network.
 
-    pip install 'metric_jax[prepare]'
-    python -m metric_jax.data.prepare mnist --data_dir=TFDS_FOLDER
+    .venv/bin/pip install -e '.[prepare]'
+    .venv/bin/python -m metric_jax.data.prepare mnist --data_dir=TFDS_FOLDER
 
 Nothing else in metric_jax needs TensorFlow. A name may be that of a set or of one of its configs, "set/config"; what
 there is stands in https://www.tensorflow.org/datasets/catalog. Without --data_dir the set goes where it is looked for:
@@ -46,7 +46,7 @@ def prepare(name: str, *, data_dir: str = "", overwrite: bool = False) -> pathli
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise DataError(
-            "building a TFDS set needs TensorFlow, which reading it does not: pip install 'metric_jax[prepare]'"
+            "building a TFDS set needs TensorFlow, which reading it does not: .venv/bin/pip install -e '.[prepare]'"
         )
     import tensorflow_datasets as tfds
 

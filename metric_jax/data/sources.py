@@ -231,22 +231,56 @@ def with_rotations(images: Images) -> Images:
     """
     if images.images.shape[1] != images.images.shape[2]:
         raise DataError("images that are not square cannot be turned: set data.size, or data.rotations=False")
+    turned = {
+        f", turned by {90 * quarter} degrees": np.rot90(images.images, quarter, axes=(1, 2))
+        for quarter in (1, 2, 3)
+    }
+    return _with_further(images, turned)
+
+
+def with_mirrors(images: Images) -> Images:
+    """The images, and those mirrored left to right as further classes: twice as many of both.
+
+    With C one more than the largest class, class c mirrored becomes ``c + C``, and what is called so and so becomes "so
+    and so, mirrored".
+
+    Args:
+        images: Any.
+
+    Returns:
+        ``2 n`` images, those as they were first.
+
+    Raises:
+        DataError: Class numbers that would outgrow int32.
+
+    Example:
+        >>> import numpy as np
+        >>> both = with_mirrors(Images(np.array([[[[1], [2]]]], np.uint8), np.array([4], np.int32)))
+        >>> both.images[..., 0].tolist(), both.labels.tolist()
+        ([[[1, 2]], [[2, 1]]], [4, 9])
+    """
+    return _with_further(images, {", mirrored": images.images[:, :, ::-1]})
+
+
+def _with_further(images: Images, changed: Mapping[str, np.ndarray]) -> Images:
+    """The images, and behind them all of them changed, as further classes, by what is added to their names."""
     labels = images.labels.astype(np.int64)
-    classes, quarters = labels.max() + 1, range(4)
-    added = ["", *(f", turned by {90 * quarter} degrees" for quarter in quarters[1:])]
+    classes, added = labels.max() + 1, ["", *changed]
     return Images(
-        np.concatenate([np.rot90(images.images, quarter, axes=(1, 2)) for quarter in quarters]),
-        _as_labels(np.concatenate([labels + quarter * classes for quarter in quarters]), "the turned images"),
+        np.concatenate([images.images, *changed.values()]),
+        _as_labels(
+            np.concatenate([labels + k * classes for k in range(len(added))]), "the images that are added"
+        ),
         np.concatenate([np.strings.add(images.ids, text) for text in added]),
         tuple(name + text for text in added for name in images.class_names[:classes]),
-        {name: np.tile(column, len(quarters)) for name, column in images.columns.items()},
+        {name: np.tile(column, len(added)) for name, column in images.columns.items()},
     )
 
 
 def _build(name: str, folder: pathlib.Path) -> str:
     """The command that prepares a set in a folder."""
     return (
-        "pip install 'metric_jax[prepare]' && python -m metric_jax.data.prepare "
+        ".venv/bin/pip install -e '.[prepare]' && .venv/bin/python -m metric_jax.data.prepare "
         f"{shlex.quote(name)} --data_dir={shlex.quote(str(folder))}"
     )
 
