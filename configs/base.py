@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config.log_every = 50  # steps between lines in metrics.jsonl
     config.eval_every = 500
     config.eval_batch = 512  # images embedded at a time
+    config.eval_mirrored = False  # an embedding is the mean of those of an image and of its mirror image
     config.checkpoint_every = 500
     config.checkpoints_kept = 2  # the latest; and the best, if best_metric is given
     config.best_metric = ""  # "map_at_r", ...: the checkpoint of the evaluation where it is highest is kept
@@ -85,7 +86,7 @@ def get_config() -> ConfigDict:
     config.model.dtype = "float32"  # or "bfloat16": what is computed in
     config.model.normalise = True  # embeddings of length 1
     config.model.dim = 64  # of the embedding
-    config.model.width = placeholder(int)  # channels
+    config.model.width = placeholder(int)  # channels, of convnet those of the first block
     config.model.blocks = placeholder(int)  # of convnet, vit
     config.model.growth = placeholder(int)  # of the channels from block to block, of convnet
     config.model.depths = placeholder(tuple)  # blocks of each stage, of resnet, convnext

@@ -95,7 +95,10 @@ def define_data(name: str) -> Callable[[], dict[str, Any]]:
         dashes, dot, key = argument.partition("=")[0].partition("data.")
         if dot and dashes in ("-", "--", "-no", "--no") and key not in data:
             stop(name, unknown("key of --data", key, data))
-    anew = "Sets a key of the run's data anew, as --data.KEY=VALUE; configs/base.py lists them."
+    anew = (
+        "Sets a key of the run's data anew, as --data.KEY=VALUE. The keys are those below, with the defaults of "
+        "configs/base.py; what is not given is as in the run."
+    )
     config_flags.DEFINE_config_dict("data", data, anew)
     _list_in_help("data")
     return lambda: config_flags.get_override_values(flags.FLAGS["data"])

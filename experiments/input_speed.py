@@ -15,6 +15,7 @@ import tempfile
 import time
 
 import ml_collections
+import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
@@ -61,7 +62,11 @@ def batch_seconds(config: ml_collections.ConfigDict) -> list[float]:
     """How long each of the batches takes but the first, if nothing but batches is made."""
     train, _ = data.load(**config.data)
     sampled = {key: value for key, value in config.batch.items() if key != "chunk"}
-    stream = data.batches(train, samplers.choose(train, **sampled, seed=config.seed), count=config.steps)
+    sampler = samplers.choose(train, **sampled, seed=config.seed)
+    if isinstance(sampler, samplers.HardClassSampler):  # which looks for neighbours only among centres
+        classes = len(set(train.labels.tolist()))
+        sampler = sampler.with_centres(np.random.default_rng(0).normal(size=(classes, config.model.dim)))
+    stream = data.batches(train, sampler, count=config.steps)
     seconds, last = [], 0.0
     for number, _ in enumerate(stream):
         now = time.perf_counter()

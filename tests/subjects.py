@@ -124,7 +124,7 @@ class Loss:
     @property
     def has_hinge(self):
         """Whether a triplet that keeps the margin costs nothing."""
-        return self.is_core and "margin" in self.own
+        return self.is_core and "margin" in self.own and "penalty" not in self.own
 
     @functools.cache
     def batch(self, distance=None):

@@ -43,6 +43,9 @@ def test_every_script_tells_in_one_line_what_is_wrong_and_has_help(name, argumen
     assert done.code == 0
     assert f"python experiments/{name}.py" in done.out
     assert "--workdir" in done.out
+    assert ("--checkpoint: " in done.out) == (
+        name in ("embed", "evaluate", "export", "one_shot", "search", "verify")
+    )
     assert ("--data: " in done.out) == (name in ("embed", "evaluate", "one_shot"))
 
 

@@ -4,6 +4,7 @@ import json
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_run import config, everything, lines
@@ -50,21 +51,27 @@ def test_the_log_has_a_line_for_every_logged_step(finished):
     assert found[0]["learning_rate"] == pytest.approx(1e-3 * (1 + np.cos(np.pi / 12)) / 2, rel=1e-5)
 
 
-def test_of_a_large_batch_the_first_rows_are_diagnosed():
-    """Its distances, all of them, would take 27 GB here."""
-    diagnose = loop._plan(config()).diagnose
-    number = jax.ShapeDtypeStruct((), np.float32)
+def outputs(rows):
+    return Output(loss=jnp.float32(0), gradient_norm=jnp.float32(0), embeddings=rows, learned={})
 
-    def output(rows):
-        return Output(loss=number, gradient_norm=number, embeddings=rows, learned={})
 
-    struct = output(jax.ShapeDtypeStruct((32_768, 16), np.float32)), jax.ShapeDtypeStruct((32_768,), np.int32)
-    assert jax.jit(diagnose).lower(*struct).compile().memory_analysis().temp_size_in_bytes < 150e6
-    rows, labels = np.random.default_rng(0).normal(size=(3000, 16)).astype(np.float32), np.arange(3000) // 4
-    found = diagnose(output(rows), labels)
-    expected = mj.diagnostics.summary(rows[:2048], labels[:2048], distance=mj.euclidean)
+def test_a_large_batch_is_diagnosed_in_little_memory():
+    """All its distances would take 28 GB."""
+    diagnose = loop._plan(config(batch__classes=8192, batch__samples=4)).diagnose
+    shapes = jax.eval_shape(outputs, jnp.zeros((32_768, 16))), jax.ShapeDtypeStruct((32_768,), np.int32)
+    assert jax.jit(diagnose).lower(*shapes).compile().memory_analysis().temp_size_in_bytes < 150e6
+
+
+@pytest.mark.parametrize(("classes", "samples", "each"), [(4, 4, 4), (10, 2048, 204), (1500, 4, 2)])
+def test_what_is_diagnosed_of_a_batch_has_positives_and_negatives(classes, samples, each):
+    labels = np.repeat(np.arange(classes), samples)
+    rows = np.random.default_rng(0).normal(labels[:, None] % 7, size=(len(labels), 3)).astype(np.float32)
+    picked = np.concatenate([np.arange(each) + samples * c for c in range(classes)])[:2048]
+    found = loop._plan(config(batch__classes=classes, batch__samples=samples)).diagnose(outputs(rows), labels)
+    expected = mj.diagnostics.summary(rows[picked], labels[picked])
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-6, err_msg=name)
+    assert found["hard_positives"] > 0
 
 
 def test_the_baseline_is_that_of_raw_pixels_on_the_same_images(finished):
@@ -205,6 +212,13 @@ def test_a_wrong_value_is_one_line_and_leaves_nothing(key, tmp_path):
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_flip_that_makes_of_a_class_its_mirrored_one_is_refused(tmp_path):
+    with pytest.raises(
+        RunError, match=r"augment\.flip=0\.5 makes of a class what data\.mirrors calls another"
+    ):
+        mj.training.train_and_evaluate(config(data__mirrors=True, augment__flip=0.5), str(tmp_path / "run"))
 
 
 def test_a_workdir_without_a_name_is_refused(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ ADAMW, SGD, PROXIES = (
 REACHED = [
     ("ema", 0.9, "make_train_step", {"ema": 0.9}, {}),
     ("ema", 0.9, "states.create", {"averages": True}, {}),
+    ("eval_mirrored", True, "Evaluator", {"mirrored": True}, {}),
     ("batch__chunk", 2, "make_encoder", {"chunk": 2}, {"model__norm": "group"}),
     ("optimizer__freeze_statistics", True, "make_encoder", {"batch_statistics": False}, {}),
     ("optimizer__freeze", ("head",), "states.create", {"frozen": ("head",)}, {}),

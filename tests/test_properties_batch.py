@@ -37,9 +37,11 @@ def test_P3_permuting_the_rows(loss, precision):
 
 
 def padded(rows):
-    """The rows with seven others among them, masked: these hold NaN, inf and labels that exist."""
-    generator = np.random.default_rng(7)
+    """The rows with seven others before, between and behind them, masked: these hold NaN, inf and labels that exist."""
+    generator = np.random.default_rng(3)
     where = generator.permutation(np.arange(len(rows) + 7) < len(rows))
+    assert not where[0]
+    assert not where[-1]
     embeddings = np.full((len(where), DIM), np.nan, rows.dtype)
     embeddings[::2] = np.inf
     embeddings[where] = rows

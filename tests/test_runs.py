@@ -43,6 +43,17 @@ def test_an_older_checkpoint_is_another_model(run):
     assert np.abs(older.embed(images) - run.embed(images)).max() > 1e-3
 
 
+def test_a_run_embeds_mirror_images_too_if_its_evaluation_does(run, copy):
+    images = run.load_data()[1].images[:3]
+    sums = run.embed(images) + run.embed(images[:, :, ::-1])
+    config = {**run.config, "eval_mirrored": True}
+    (copy / "config.json").write_text(json.dumps(config))
+    found = open_run(copy).embed(images)
+    np.testing.assert_allclose(
+        found, sums / np.linalg.norm(sums, axis=1, keepdims=True), rtol=1e-4, atol=1e-5
+    )
+
+
 def test_T1_a_checkpoint_that_is_being_written_is_none(copy):
     checkpoints = copy / "checkpoints"
     (checkpoints / "12").rename(checkpoints / "12.partial")

@@ -109,6 +109,8 @@ def test_mirrored_images_are_further_classes():
     np.testing.assert_array_equal(both.images, [*images.images, *map(np.fliplr, images.images)])
     assert both.labels.tolist() == [1, 4, 6, 9]
     assert both.ids[2:].tolist() == ["0, mirrored", "1, mirrored"]
+    both = sources.with_mirrors(Images(images.images, images.labels, class_names=tuple("abcde")))
+    assert [both.class_name(label) for label in both.labels] == ["b", "e", "b, mirrored", "e, mirrored"]
 
 
 def test_rotations_that_cannot_be():

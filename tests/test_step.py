@@ -236,6 +236,20 @@ def test_the_loss_of_a_model_in_half_precision_is_computed_in_float32():
     assert {leaf.dtype for leaf in jax.tree.leaves(after.params)} == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.parametrize("normalise", [True, False])
+def test_an_embedding_may_be_the_mean_of_an_image_and_its_mirror_image(normalise):
+    net = ConvNet((8, 8, 1), width=4, dim=4, blocks=1, normalise=normalise, rngs=nnx.Rngs(0))
+    graphdef, params, rest = state.part(net)
+    plain = step.make_embed(graphdef)
+    both = [np.asarray(plain(params, rest, images)) for images in (IMAGES, np.flip(IMAGES, axis=2))]
+    expected = (both[0] + both[1]) / 2
+    if normalise:
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    found = step.make_embed(graphdef, mirrored=True)(params, rest, IMAGES)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(both[0] - both[1]).max() > 1e-3
+
+
 def test_bytes_become_fractions():
     found = step.to_unit(jnp.array([0, 51, 255], jnp.uint8))
     assert found.dtype == jnp.float32

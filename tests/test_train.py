@@ -99,13 +99,14 @@ def test_a_run_on_real_omniglot(shared, tmp_path, capsys):
             "model.dim": 8,
             "model.blocks": 2,
             "data.data_dir": str(shared / "tfds"),
+            "data.size": 28,
             "data.train_split": "small1",
             "data.test_split": "test[:2000]",
         }
     )
     mj.training.train_and_evaluate(asked, str(tmp_path))
     told = capsys.readouterr().err
-    assert "10880 images of 544 classes to train on, 2000 of 638 to test on" in told
+    assert "21760 images of 1088 classes to train on, 2000 of 638 to test on" in told
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
 
 

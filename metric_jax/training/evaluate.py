@@ -33,7 +33,14 @@ class Evaluator:
     """Evaluates states of a model on one test set."""
 
     def __init__(
-        self, graphdef: nnx.GraphDef, test: Images, *, distance: Distance, batch_size: int, mesh: Mesh
+        self,
+        graphdef: nnx.GraphDef,
+        test: Images,
+        *,
+        distance: Distance,
+        batch_size: int,
+        mesh: Mesh,
+        mirrored: bool = False,
     ):
         """Looks at nothing yet.
 
@@ -43,8 +50,11 @@ class Evaluator:
             distance: The distance between embeddings.
             batch_size: How many images to embed at a time, rounded up to what the devices can share.
             mesh: Where a batch is spread over.
+            mirrored: As of `make_embed`.
         """
-        self._embed = devices.jit(make_embed(graphdef), out_shardings=devices.replicated(mesh))
+        self._embed = devices.jit(
+            make_embed(graphdef, mirrored=mirrored), out_shardings=devices.replicated(mesh)
+        )
         self._test, self._distance, self._mesh = test, distance, mesh
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._last: tuple[int, dict[str, float]] = (-1, {})

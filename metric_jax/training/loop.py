@@ -88,7 +88,14 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
     graphdef, state, train_step = _build(
         config, plan, mesh, classes=len(set(train.labels)), batch_shape=(batch_size, *train.images.shape[1:])
     )
-    evaluator = Evaluator(graphdef, test, distance=plan.distance, batch_size=config.eval_batch, mesh=mesh)
+    evaluator = Evaluator(
+        graphdef,
+        test,
+        distance=plan.distance,
+        batch_size=config.eval_batch,
+        mesh=mesh,
+        mirrored=config.eval_mirrored,
+    )
 
     watch = _watch(config, plan)
 
@@ -195,6 +202,9 @@ class _Plan(NamedTuple):
     diagnose: Callable[[Output, Array], dict[str, Array]]
 
 
+# Images of a batch whose distances are looked at one by one: all pairs of so many take 110 MB.
+_DIAGNOSED = 2048
+
 # Numbers of which no less makes sense, by the smallest that does.
 _AT_LEAST = {
     1: ("steps", "log_every", "eval_every", "checkpoint_every", "checkpoints_kept", "eval_batch"),
@@ -235,12 +245,24 @@ def _plan(config: ml_collections.ConfigDict) -> _Plan:
         raise RunError(
             f"loss.before_steps={config.loss.before_steps} leaves none of steps={config.steps} to {config.loss.name}"
         )
+    if config.data.mirrors and config.augment.flip:
+        raise RunError(
+            f"augment.flip={config.augment.flip} makes of a class what data.mirrors calls another: leave either out"
+        )
     loss_rate = wanted.learning_rate if wanted.loss_learning_rate is None else wanted.loss_learning_rate
     if wanted.loss_learning_rate is not None and not objective.learns:
         raise RunError(f"{config.loss.name} learns nothing: leave optimizer.loss_learning_rate alone")
 
+    @jax.jit
+    def diagnosed(*columns: Array) -> list[Array]:
+        """The rows of a batch to look at: of every class as many, of most classes if two of each are too many."""
+        each = min(batch.samples, max(2, _DIAGNOSED // batch.classes))
+        by_class = [column.reshape(-1, batch.samples, *column.shape[1:])[:, :each] for column in columns]
+        return [column.reshape(-1, *column.shape[2:])[:_DIAGNOSED] for column in by_class]
+
     def diagnose(output: Output, labels: Array) -> dict[str, Array]:
-        found = diagnostics.summary(*_diagnosed(output.embeddings, labels), margin=margin, distance=distance)
+        rows = diagnosed(output.embeddings, labels)
+        found = diagnostics.summary(*rows, margin=margin, distance=distance)
         return {**found, **{f"loss.{name}": value for name, value in output.learned.items()}}
 
     return _Plan(
@@ -259,15 +281,6 @@ def _plan(config: ml_collections.ConfigDict) -> _Plan:
         augment=choices.augmentation(**config.augment),
         diagnose=diagnose,
     )
-
-
-# All pairs of so many rows take 110 MB. A batch goes class by class, so that its first rows have positives too.
-_DIAGNOSED = 2048
-
-
-@jax.jit
-def _diagnosed(embeddings: Array, labels: Array) -> tuple[Array, Array]:
-    return embeddings[:_DIAGNOSED], labels[:_DIAGNOSED]
 
 
 def _watch(config: ml_collections.ConfigDict, plan: _Plan) -> collapse.Watch:

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from metric_jax import grad_cache
 from metric_jax import memory as memories
+from metric_jax.distances import normalize
 from metric_jax.training import devices
 from metric_jax.training.choices import Augment
 from metric_jax.training.errors import RunError
@@ -143,11 +144,23 @@ def make_encoder(
     return encode_in_chunks if chunk else encode
 
 
-def make_embed(graphdef: nnx.GraphDef) -> Callable[[Any, Any, Array], Array]:
-    """``(params, rest, images) -> embeddings`` of the model as it is used after training."""
+def make_embed(graphdef: nnx.GraphDef, *, mirrored: bool = False) -> Callable[[Any, Any, Array], Array]:
+    """``(params, rest, images) -> embeddings`` of the model as it is used after training.
+
+    Args:
+        graphdef: The model's, from `state.create`.
+        mirrored: Whether an embedding is the mean of that of the image and that of its mirror image, of length 1 again
+            if the model's are.
+    """
 
     def embed(params: Any, rest: Any, images: UInt8[Array, "batch height width channels"]) -> Array:
-        return assemble(graphdef, params, rest)(to_unit(images), train=False).astype(jnp.float32)
+        model: Any = assemble(graphdef, params, rest)
+        x = to_unit(images)
+        embeddings = model(x, train=False).astype(jnp.float32)
+        if not mirrored:
+            return embeddings
+        mean = (embeddings + model(x[:, :, ::-1], train=False).astype(jnp.float32)) / 2
+        return normalize(mean) if model.normalise else mean
 
     return embed
 

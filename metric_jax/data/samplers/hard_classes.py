@@ -79,12 +79,15 @@ class HardClassSampler(PKSampler):
     def _choose(self, rng: np.random.Generator) -> np.ndarray:
         if self._centres is None:
             return super()._choose(rng)
+        squares = np.square(self._centres).sum(axis=1)
         free = np.ones(len(self._counts), bool)
         chosen: list[int] = []
         for drawn in rng.permutation(len(self._counts)):
             if free[drawn] and len(chosen) < self.classes:
-                distances = np.square(self._centres - self._centres[drawn]).sum(axis=1)
-                distances[drawn] = -1.0  # itself first, even beside one in the very same place
+                distances = squares - 2 * (
+                    self._centres @ self._centres[drawn]
+                )  # squared, less what all share
+                distances[drawn] = -np.inf  # itself first, even beside one in the very same place
                 distances[~free] = np.inf
                 nearest = np.argsort(distances, kind="stable")[: 1 + self._neighbours]
                 free[nearest] = False
