@@ -84,6 +84,7 @@ config.data.root = str(photos)
 config.data.size = 32 if PHOTOS else 8
 config.data.split = "class" if len(people) >= 20 else "image"
 config.batch.classes = min(12, len(people))
+config.data.mirrors = config.eval_mirrored = bool(PHOTOS)  # a face may look either way, a digit does not
 config.data.min_images = config.batch.samples  # who has fewer photos is not trained on
 config.model.width = 32
 config.steps = config.eval_every = config.checkpoint_every = 120

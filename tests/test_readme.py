@@ -1,6 +1,7 @@
 """What the README and the pages of docs/ show is run, word by word."""
 
 import doctest
+import json
 import re
 from pathlib import Path
 
@@ -52,6 +53,17 @@ def test_what_the_readme_names_is_there():
     assert len(named) > 10
     assert len(configs) == 5
     assert [path for path in (*named, *configs) if not path.exists()] == []
+
+
+def test_the_table_of_results_says_what_was_measured():
+    rows = re.findall(r"^\| `(\w+)` \|.*?\|.*?\| (.*) \|.*\|$", README.read_text(), re.MULTILINE)
+    assert len(rows) == 5
+    for name, told in rows:
+        found = json.loads((README.parent / "results" / f"{name}.json").read_text())["results"]
+        measured = [
+            f"{found[prefix + key]:.3f}" for key in ("map_at_r", "recall@1") for prefix in ("", "baseline_")
+        ]
+        assert told.split(" | ") == measured, name
 
 
 def prose(page):
