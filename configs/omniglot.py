@@ -4,8 +4,9 @@
 
 Trains on the 964 characters of the background alphabets and tests on the 659 of the evaluation alphabets, which
 training never saw. Every drawing is there four times, turned by 0, 90, 180 and 270 degrees (Vinyals et al. 2016,
-https://arxiv.org/abs/1606.04080), and as often mirrored, each time of another class.
-What results/omniglot.json holds is of the recipe before this one, at 32×32.
+https://arxiv.org/abs/1606.04080), and as often mirrored, each time of another class. Expected, after 50 minutes on two
+CPU cores, evaluations included: MAP@R 0.65, recall@1 0.90, where raw pixels have 0.02 and 0.18. Of 20 characters of
+one alphabet 12.7 ± 3.3 % are taken for another (`experiments/one_shot.py`, over the 20 alphabets).
 
 Chosen by the errors within five alphabets of the background that were held out. After 500 steps of what is in
 configs/omniglot_vinyals.py these were 22.6 %; at 48×48 19.5; with 32, 64, 128 and 256 channels 17.9; with mirrored
