@@ -4,7 +4,7 @@ r"""Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, https://arxiv.org/abs/1708.07747)
         --config.data.data_dir=TFDS_FOLDER
 
 60,000 grey images of 28×28 to train on, 10,000 to test on, of the same 10 classes. Not run yet: there is no expected
-result. configs/mnist.py, of the same size, takes three minutes on two CPU cores.
+result. configs/mnist.py, of the same size, takes two minutes on two CPU cores.
 """
 
 from ml_collections import ConfigDict
