@@ -73,23 +73,24 @@ class HardClassSampler(PKSampler):
                 f"centres must be finite and [{len(self._counts)} classes, dim], got {list(centres.shape)}"
             )
         other = copy.copy(self)
-        other._centres = centres.astype(np.float64) if centres.any() else None
+        other._centres = centres.astype(np.float32) if centres.any() else None
         return other
 
     def _choose(self, rng: np.random.Generator) -> np.ndarray:
         if self._centres is None:
             return super()._choose(rng)
+        # Of the first P drawn, enough are free until the batch is full: one product has the distances of them all.
+        drawn = rng.permutation(len(self._counts))[: self.classes]
         squares = np.square(self._centres).sum(axis=1)
+        distances = squares - 2 * (self._centres[drawn] @ self._centres.T)  # squared, less what all share
+        # Itself first, even beside one in the very same place.
+        distances[np.arange(len(drawn)), drawn] = -np.inf
         free = np.ones(len(self._counts), bool)
         chosen: list[int] = []
-        for drawn in rng.permutation(len(self._counts)):
-            if free[drawn] and len(chosen) < self.classes:
-                distances = squares - 2 * (
-                    self._centres @ self._centres[drawn]
-                )  # squared, less what all share
-                distances[drawn] = -np.inf  # itself first, even beside one in the very same place
-                distances[~free] = np.inf
-                nearest = np.argsort(distances, kind="stable")[: 1 + self._neighbours]
+        for one, to_others in zip(drawn, distances, strict=True):
+            if free[one] and len(chosen) < self.classes:
+                to_others[~free] = np.inf
+                nearest = np.argpartition(to_others, self._neighbours)[: 1 + self._neighbours]
                 free[nearest] = False
                 chosen.extend(nearest)
         return np.array(chosen)
