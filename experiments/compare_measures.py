@@ -11,6 +11,7 @@ from metric_jax.data import Images
 from metric_jax.data.augment.occlusion import eyepatch
 from metric_jax.distances import Distance
 from metric_jax.evaluation import retrieval, roc
+from metric_jax.evaluation.pairs import Compared
 from metric_jax.evaluation.rates import equal_error_rate, tar_at
 from metric_jax.training.evaluate import compared, draw_pairs
 from metric_jax.training.step import to_unit
@@ -52,15 +53,44 @@ def everything(
 
 
 def accuracy(
-    embeddings: np.ndarray, labels: np.ndarray, distance: Distance, fars: Sequence[float] = ()
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    distance: Distance,
+    fars: Sequence[float] = (),
+    *,
+    cohort: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """``map_at_r``, ``recall@1``, ``eer`` and ``tar@far=...`` of these FARs, as docs/evaluation.md defines them."""
+    """What docs/evaluation.md defines: how well classes are found again, and how well pairs are told apart.
+
+    Args:
+        embeddings: ``[n, dim]``.
+        labels: ``[n]``.
+        distance: The distance between embeddings.
+        fars: False accept rates.
+        cohort: ``[strangers, dim]``, embeddings of other classes.
+
+    Returns:
+        ``map_at_r``, ``recall@1``, ``eer`` and ``tar@far=...`` of these FARs; with a cohort ``relative_eer`` and
+        ``relative_tar@far=...`` too, by `evaluation.relative_distances`.
+    """
     found = retrieval(jnp.asarray(embeddings), jnp.asarray(labels), ks=(1,), distance=distance)
-    pairs = compared(embeddings, draw_pairs(labels), distance=distance)
-    curve = roc(pairs.distances, pairs.is_same)
+    pairs = draw_pairs(labels)
+    rates = error_rates(compared(embeddings, pairs, distance=distance), fars)
+    relative = {}
+    if cohort is not None:
+        relative = error_rates(compared(embeddings, pairs, distance=distance, cohort=cohort), fars)
     return {
         "map_at_r": found["map_at_r"],
         "recall@1": found["recall@1"],
+        **rates,
+        **{f"relative_{key}": value for key, value in relative.items()},
+    }
+
+
+def error_rates(pairs: Compared, fars: Sequence[float]) -> dict[str, float]:
+    """``eer``, and ``tar@far=...`` of these FARs."""
+    curve = roc(pairs.distances, pairs.is_same)
+    return {
         "eer": float(equal_error_rate(curve)),
         **{f"tar@far={far}": float(tar_at(curve, far)) for far in fars},
     }

@@ -4,9 +4,10 @@
 
 Every partition holds out its own classes: a network is trained on the others, and so are PCA, which keeps 95 % of
 their variance, and LDA (Fisher's, shrunk after Ledoit and Wolf 2004), as scikit-learn has them; all are tested on the
-classes held out. The table has the means over partitions, ± half their 95 % intervals by Student's t. The workdir holds
-the runs, and the table as partitions.md and partitions.json. The same command again goes on where it was interrupted.
-Exit codes: those of sweep.py.
+classes held out. What is called relative is measured of `metric_jax.evaluation.relative_distances`, with the training
+images for their cohort. The table has the means over partitions, ± half their 95 % intervals by Student's t. The
+workdir holds the runs, and the table as partitions.md and partitions.json. The same command again goes on where it was
+interrupted. Exit codes: those of sweep.py.
 """
 
 import json
@@ -30,7 +31,14 @@ from metric_jax.training import RunError, StoppedError, open_run
 from metric_jax.training.evaluate import pixels
 
 NETWORK, FARS = "network", (0.01,)
-SHOWN = {"eer": "EER", "tar@far=0.01": "TAR at FAR 1 %", "recall@1": "recall@1", "map_at_r": "MAP@R"}
+SHOWN = {
+    "eer": "EER",
+    "relative_eer": "relative EER",
+    "tar@far=0.01": "TAR at FAR 1 %",
+    "relative_tar@far=0.01": "relative TAR",
+    "recall@1": "recall@1",
+    "map_at_r": "MAP@R",
+}
 KEPT_VARIANCE = 0.95
 
 
@@ -59,12 +67,14 @@ def main(workdir: str, path: str, partitions: int, settings: Sequence[str] = ())
         for partition in range(partitions):
             train, test = compare.parted(row.config, partition)
             for name, embed in BASELINES.items():
-                found[name].append(accuracy(embed(train, test), test.labels, euclidean, FARS))
+                embeddings, cohort = embed(train, test), embed(train, train)
+                found[name].append(accuracy(embeddings, test.labels, euclidean, FARS, cohort=cohort))
             (run,) = sweep.trained(row, [partition], folder)
             if run.results is None:
                 raise RunError(f"the network of {run.home} diverged")
             network = open_run(run.home)
-            found[NETWORK].append(accuracy(network.embed(test.images), test.labels, network.distance, FARS))
+            embeddings, cohort = network.embed(test.images), network.embed(train.images)
+            found[NETWORK].append(accuracy(embeddings, test.labels, network.distance, FARS, cohort=cohort))
     except StoppedError as stopped:
         print(f"partitions: {stopped}", file=sys.stderr)
         return sweep.TERMINATED

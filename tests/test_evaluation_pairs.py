@@ -9,7 +9,8 @@ import references
 from subjects import DISTANCES
 
 import metric_jax as mj
-from metric_jax.evaluation import all_pairs, pair_distances
+from metric_jax.evaluation import all_pairs, pair_distances, relative_distances
+from metric_jax.evaluation.pairs import compare
 
 LABELS = np.array([4, 9, 4, 4, 7, 9, 4])  # 7 pairs of one class, 14 of two
 
@@ -136,3 +137,45 @@ def test_pair_distances_refuses():
         pair_distances(rows, [0], [1], distance="cosine")
     with pytest.raises(ValueError, match=r"distance must be a distance .* got cosine_similarity"):
         pair_distances(rows, [0], [1], distance=mj.cosine_similarity)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("k", [1, 3, 6])
+def test_relative_distances(distance, k):
+    generator = np.random.default_rng(k)
+    rows, cohort = (generator.normal(size=(count, 4)).astype(np.float32) for count in (5, 6))
+    first, second = [0, 1, 4, 2], [1, 3, 0, 2]
+    reference = getattr(references, distance.name)
+
+    def to_strangers(row):
+        return np.sort([reference(np.float64(row), np.float64(one)) for one in cohort])[:k].mean()
+
+    expected = [
+        reference(np.float64(rows[i]), np.float64(rows[j]))
+        - (to_strangers(rows[i]) + to_strangers(rows[j])) / 2
+        for i, j in zip(first, second, strict=True)
+    ]
+    found = relative_distances(rows, cohort, first, second, k=k, distance=distance)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_cohort_mends_a_threshold_that_hubs_spoil():
+    """A class spread out and far from all, and two dense ones among the strangers: only relatively are they parted."""
+    rows = np.array([[0.0], [8.0], [100.0], [101.0], [104.0], [105.0]])
+    cohort = np.repeat([[97.0], [108.0]], 10, axis=0)
+    pairs = all_pairs(np.arange(6) // 2)
+    bare, relative = compare(rows, pairs), compare(rows, pairs, cohort=cohort)
+    assert bare.distances[bare.is_same].max() > bare.distances[~bare.is_same].min()
+    assert relative.distances[relative.is_same].max() < relative.distances[~relative.is_same].min()
+    assert (relative.first == bare.first).all()
+
+
+def test_relative_distances_refuses():
+    rows = np.zeros((3, 2), np.float32)
+    with pytest.raises(
+        ValueError, match="k must be at most the 4 items that a query is compared with, got 10"
+    ):
+        relative_distances(rows, np.zeros((4, 2), np.float32), [0], [1])
+    with pytest.raises(ValueError, match="dim"):
+        relative_distances(rows, np.zeros((12, 3), np.float32), [0], [1])

@@ -20,6 +20,7 @@ REACHED = [
     ("ema", 0.9, "make_train_step", {"ema": 0.9}, {}),
     ("ema", 0.9, "states.create", {"averages": True}, {}),
     ("eval_mirrored", True, "Evaluator", {"mirrored": True}, {}),
+    ("eval_views", 3, "Evaluator", {"views": 3}, {"augment__rotate": 5.0}),
     ("batch__chunk", 2, "make_encoder", {"chunk": 2}, {"model__norm": "group"}),
     ("optimizer__freeze_statistics", True, "make_encoder", {"batch_statistics": False}, {}),
     ("optimizer__freeze", ("head",), "states.create", {"frozen": ("head",)}, {}),

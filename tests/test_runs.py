@@ -54,6 +54,17 @@ def test_a_run_embeds_mirror_images_too_if_its_evaluation_does(run, copy):
     )
 
 
+def test_a_run_embeds_as_many_views_as_its_evaluation_does(run, copy):
+    images = run.load_data()[1].images[:3]
+    turned = {**run.config["augment"], "rotate": 30.0}
+    (copy / "config.json").write_text(json.dumps({**run.config, "eval_views": 5, "augment": turned}))
+    found = open_run(copy).embed(images)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+    cosines = np.sum(found * run.embed(images), axis=1)
+    assert (cosines < 1 - 1e-4).all()
+    assert (cosines > 0.5).all()
+
+
 def test_T1_a_checkpoint_that_is_being_written_is_none(copy):
     checkpoints = copy / "checkpoints"
     (checkpoints / "12").rename(checkpoints / "12.partial")

@@ -10,7 +10,7 @@ from flax import nnx
 import metric_jax as mj
 from metric_jax.limits import POSITIVE
 from metric_jax.models import ConvNet
-from metric_jax.training import RunError, devices, state, step
+from metric_jax.training import RunError, choices, devices, state, step
 from metric_jax.training.objective import Learned, Objective
 
 IMAGES = np.random.default_rng(0).integers(0, 256, size=(8, 8, 8, 1), dtype=np.uint8)
@@ -248,6 +248,29 @@ def test_an_embedding_may_be_the_mean_of_an_image_and_its_mirror_image(normalise
     found = step.make_embed(graphdef, mirrored=True)(params, rest, IMAGES)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert np.abs(both[0] - both[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_an_embedding_may_be_the_mean_of_several_views(normalise):
+    net = ConvNet((8, 8, 1), width=4, dim=4, blocks=1, normalise=normalise, rngs=nnx.Rngs(0))
+    graphdef, params, rest = state.part(net)
+    plain = step.make_embed(graphdef)
+    sides = [IMAGES, 255 - IMAGES, 255 - IMAGES]
+    sides += [np.flip(side, axis=2) for side in sides]
+    expected = np.mean([np.asarray(plain(params, rest, side), np.float64) for side in sides], axis=0)
+    if normalise:
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    embed = step.make_embed(graphdef, views=3, mirrored=True, augment=lambda images, key: 1 - images)
+    np.testing.assert_allclose(embed(params, rest, IMAGES), expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(expected - plain(params, rest, IMAGES)).max() > 1e-3
+
+
+def test_the_views_of_an_image_do_not_hang_on_the_images_beside_it():
+    graphdef, params, rest = state.part(ConvNet((8, 8, 1), width=4, dim=4, blocks=1, rngs=nnx.Rngs(0)))
+    embed = step.make_embed(graphdef, views=3, augment=choices.augmentation(rotate=30.0, translate=0.2))
+    together, alone = embed(params, rest, IMAGES), embed(params, rest, IMAGES[2:3])
+    np.testing.assert_allclose(together[2:3], alone, rtol=1e-5, atol=1e-6)
+    assert np.abs(alone - step.make_embed(graphdef)(params, rest, IMAGES[2:3])).max() > 1e-3
 
 
 def test_bytes_become_fractions():

@@ -11,6 +11,7 @@ from metric_jax.evaluation.omniglot import vinyals_classes as vinyals_classes
 from metric_jax.evaluation.omniglot import within_alphabet as within_alphabet
 from metric_jax.evaluation.pairs import all_pairs as all_pairs
 from metric_jax.evaluation.pairs import pair_distances as pair_distances
+from metric_jax.evaluation.pairs import relative_distances as relative_distances
 from metric_jax.evaluation.rates import Roc as Roc
 from metric_jax.evaluation.retrieval import by_class as by_class
 from metric_jax.evaluation.retrieval import retrieval as retrieval

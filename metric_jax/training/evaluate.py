@@ -17,6 +17,7 @@ from metric_jax.evaluation import all_pairs, clustering, few_shot, retrieval, ve
 from metric_jax.evaluation.pairs import MOST_PAIRS, Compared, compare
 from metric_jax.evaluation.verification import FARS
 from metric_jax.training import devices
+from metric_jax.training.choices import Augment
 from metric_jax.training.errors import RunError
 from metric_jax.training.state import TrainState
 from metric_jax.training.step import make_embed
@@ -40,7 +41,9 @@ class Evaluator:
         distance: Distance,
         batch_size: int,
         mesh: Mesh,
+        views: int = 1,
         mirrored: bool = False,
+        augment: Augment | None = None,
     ):
         """Looks at nothing yet.
 
@@ -50,11 +53,13 @@ class Evaluator:
             distance: The distance between embeddings.
             batch_size: How many images to embed at a time, rounded up to what the devices can share.
             mesh: Where a batch is spread over.
-            mirrored: As of `make_embed`.
+            views: How many of an image are embedded, as of `make_embed`.
+            mirrored: Whether in the mirror too.
+            augment: What makes further views.
         """
-        self._embed = devices.jit(
-            make_embed(graphdef, mirrored=mirrored), out_shardings=devices.replicated(mesh)
-        )
+        jit = functools.partial(devices.jit, out_shardings=devices.replicated(mesh))
+        self._embed = jit(make_embed(graphdef, views=views, mirrored=mirrored, augment=augment))
+        self._glance = jit(make_embed(graphdef)) if views > 1 or mirrored else self._embed
         self._test, self._distance, self._mesh = test, distance, mesh
         self._batch_size = -(-batch_size // mesh.size) * mesh.size
         self._last: tuple[int, dict[str, float]] = (-1, {})
@@ -66,11 +71,17 @@ class Evaluator:
             self._last = (step, self._retrieval(self.embed(state), self._distance))
         return self._last[1]
 
-    def embed(self, state: TrainState, images: Images | None = None) -> np.ndarray:
-        """The embeddings ``[n, dim]`` of the test set, or of others; the last batch is padded, to compile once."""
-        apply = functools.partial(self._embed, *state.evaluated)
-        pixels = (self._test if images is None else images).images
-        return in_batches(apply, pixels, size=self._batch_size, mesh=self._mesh)
+    def embed(self, state: TrainState) -> np.ndarray:
+        """The embeddings ``[n, dim]`` of the test set."""
+        return self._in_batches(self._embed, state, self._test)
+
+    def glance(self, state: TrainState, images: Images) -> np.ndarray:
+        """Embeddings ``[n, dim]`` of these images, of a single view each, for what need not be exact."""
+        return self._in_batches(self._glance, state, images)
+
+    def _in_batches(self, embed: jax.stages.Wrapped, state: TrainState, images: Images) -> np.ndarray:
+        apply = functools.partial(embed, *state.evaluated)
+        return in_batches(apply, images.images, size=self._batch_size, mesh=self._mesh)
 
     @functools.cached_property
     def raw_pixels(self) -> dict[str, float]:
@@ -122,14 +133,16 @@ def draw_pairs(labels: np.ndarray, *, seed: int = 0) -> Pairs:
         return all_pairs(labels, limit=MOST_PAIRS, seed=seed)
 
 
-def compared(embeddings: np.ndarray, pairs: Pairs, *, distance: Distance) -> Compared:
-    """These pairs with the distances of their embeddings.
+def compared(
+    embeddings: np.ndarray, pairs: Pairs, *, distance: Distance, cohort: np.ndarray | None = None
+) -> Compared:
+    """These pairs with the distances of their embeddings; with a cohort, the relative ones.
 
     Raises:
-        RunError: Embeddings that hold NaN.
+        RunError: Embeddings that hold NaN, or a cohort of fewer than are looked at.
     """
     with _evaluable():
-        return compare(jnp.asarray(embeddings), pairs, distance=distance)
+        return compare(jnp.asarray(embeddings), pairs, distance=distance, cohort=cohort)
 
 
 def assess(

@@ -94,7 +94,9 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
         distance=plan.distance,
         batch_size=config.eval_batch,
         mesh=mesh,
+        views=config.eval_views,
         mirrored=config.eval_mirrored,
+        augment=plan.augment,
     )
 
     watch = _watch(config, plan)
@@ -159,7 +161,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
                 pending = None
             is_best = evaluates and best.see(step, evaluator(state))
             if evaluates:
-                state = source.look(state, evaluator.embed)
+                state = source.look(state, evaluator.glance)
                 stream = source.follow(stream, state)
             if saves or is_best or best.enough or stops:
                 notes = {"clock": clock.notes(), "best": best.notes(), "watch": watch.notes()}
@@ -207,7 +209,15 @@ _DIAGNOSED = 2048
 
 # Numbers of which no less makes sense, by the smallest that does.
 _AT_LEAST = {
-    1: ("steps", "log_every", "eval_every", "checkpoint_every", "checkpoints_kept", "eval_batch"),
+    1: (
+        "steps",
+        "log_every",
+        "eval_every",
+        "checkpoint_every",
+        "checkpoints_kept",
+        "eval_batch",
+        "eval_views",
+    ),
     0: ("seed", "batch.chunk", "loss.before_steps", "memory.size", "memory.start"),
 }
 
@@ -249,6 +259,12 @@ def _plan(config: ml_collections.ConfigDict) -> _Plan:
         raise RunError(
             f"augment.flip={config.augment.flip} makes of a class what data.mirrors calls another: leave either out"
         )
+    augment = choices.augmentation(**config.augment)
+    if config.eval_views > 1 and augment is None:
+        raise RunError(
+            f"eval_views={config.eval_views} are made of an image as config.augment says, and it says nothing: set "
+            "eval_views=1, or augment.rotate or the like"
+        )
     loss_rate = wanted.learning_rate if wanted.loss_learning_rate is None else wanted.loss_learning_rate
     if wanted.loss_learning_rate is not None and not objective.learns:
         raise RunError(f"{config.loss.name} learns nothing: leave optimizer.loss_learning_rate alone")
@@ -278,7 +294,7 @@ def _plan(config: ml_collections.ConfigDict) -> _Plan:
             clip=wanted.clip,
             loss_factor=loss_rate / wanted.learning_rate,
         ),
-        augment=choices.augmentation(**config.augment),
+        augment=augment,
         diagnose=diagnose,
     )
 

@@ -144,23 +144,38 @@ def make_encoder(
     return encode_in_chunks if chunk else encode
 
 
-def make_embed(graphdef: nnx.GraphDef, *, mirrored: bool = False) -> Callable[[Any, Any, Array], Array]:
+def make_embed(
+    graphdef: nnx.GraphDef, *, views: int = 1, mirrored: bool = False, augment: Augment | None = None
+) -> Callable[[Any, Any, Array], Array]:
     """``(params, rest, images) -> embeddings`` of the model as it is used after training.
 
     Args:
         graphdef: The model's, from `state.create`.
-        mirrored: Whether an embedding is the mean of that of the image and that of its mirror image, of length 1 again
-            if the model's are.
+        views: An embedding is the mean of those of so many views of an image, of length 1 again if the model's are: the
+            image itself and others that ``augment`` makes of it, all images being changed in the same ways.
+        mirrored: Whether every view is looked at in the mirror too.
+        augment: ``(images, key) -> images``, for further views.
     """
 
     def embed(params: Any, rest: Any, images: UInt8[Array, "batch height width channels"]) -> Array:
         model: Any = assemble(graphdef, params, rest)
         x = to_unit(images)
-        embeddings = model(x, train=False).astype(jnp.float32)
-        if not mirrored:
-            return embeddings
-        mean = (embeddings + model(x[:, :, ::-1], train=False).astype(jnp.float32)) / 2
-        return normalize(mean) if model.normalise else mean
+
+        def of(view: Array) -> Array:
+            sides = (view, view[:, :, ::-1]) if mirrored else (view,)
+            return sum(model(side, train=False).astype(jnp.float32) for side in sides) / len(sides)
+
+        def add(total: Array, key: Array) -> tuple[Array, None]:
+            assert augment is not None
+            view = jax.vmap(lambda image: augment(image[None], key)[0])(x)
+            return total + of(view), None
+
+        total = of(x)
+        if views > 1:
+            total, _ = lax.scan(add, total, jax.random.split(jax.random.key(0), views - 1))
+        elif not mirrored:
+            return total
+        return normalize(total) if model.normalise else total / views
 
     return embed
 
