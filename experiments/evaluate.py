@@ -5,8 +5,10 @@
     python experiments/evaluate.py --workdir=runs/omniglot --data.data_dir=TFDS_FOLDER --checkpoint=500
 
 Any key of a config's data can be set by a flag, as --data.KEY=VALUE: data that have moved, other ones, or another size
-of the images, which the threshold is then for. Everything is written into the folder evaluation/ in the run's own:
-evaluation.json, threshold.json (which verify.py, search.py and export.py need) and report.html with its figures.
+of the images, which the threshold is then for. --relative compares pairs by `evaluation.relative_distances`: less how
+far either image lies from the training images, which must be of other classes; and so does verify.py then. Everything
+is written into the folder evaluation/ in the run's own: evaluation.json, threshold.json (which verify.py, search.py and
+export.py need) and report.html with its figures.
 """
 
 import pathlib
@@ -44,6 +46,7 @@ class Evaluated(NamedTuple):
     run: Run
     embeddings: np.ndarray
     compared: Compared
+    cohort: np.ndarray | None
     threshold: calibration.Threshold
     metrics: dict[str, float]
 
@@ -53,6 +56,7 @@ def main(
     *,
     checkpoint: int | str | None = None,
     far: float = 0.01,
+    relative: bool = False,
     compare: str | None = None,
     projector: bool = False,
     data: Mapping[str, Any] | None = None,
@@ -63,6 +67,7 @@ def main(
         workdir: The run's folder.
         checkpoint: The step of the checkpoint, or "best"; the newest by default.
         far: The false accept rate that the threshold is calibrated for.
+        relative: Whether pairs are compared by their distances relative to the training images.
         compare: The folder of another run, for a report of both.
         projector: Whether to write files for TensorBoard's projector too.
         data: Keys of the config's data that differ.
@@ -70,7 +75,10 @@ def main(
     calibration.check_far(far)
     data = data or {}  # given, for the data are read: the shape of the images is theirs
     runs = [open_run(workdir, checkpoint, data=data)]
-    _, test = runs[0].load_data()
+    train, test = runs[0].load_data()
+    strangers = train if relative else None
+    if strangers is not None:
+        check_strangers(strangers, test)
     if compare is not None:
         runs.append(open_run(compare, data=data))
         check_comparable(*runs)
@@ -79,10 +87,10 @@ def main(
         tell_of_seen_images(run, {**runs[0].config["data"], **data})
     pairs = draw_pairs(test.labels)
     far = measurable(far, pairs)
-    raw = raw_pixels(test, pairs, far)
+    raw = raw_pixels(test, strangers, pairs, far)
     unlike = len({path.name for path in paths}) == len(paths)
     evaluated = [
-        evaluate(path.name if unlike else str(path), run, test, pairs, raw, far)
+        evaluate(path.name if unlike else str(path), run, test, strangers, pairs, raw, far)
         for path, run in zip(paths, runs, strict=True)
     ]
     threshold = evaluated[0].threshold
@@ -91,17 +99,28 @@ def main(
     try:
         folder.mkdir(exist_ok=True)
         folders.write_json(folder / RESULTS, evaluated[0].metrics)
-        calibration.save(runs[0].folder, threshold)
+        calibration.save(runs[0].folder, threshold, evaluated[0].cohort)
         report = write_report(folder, evaluated, test, projector=projector)
     except OSError as error:
         raise RunError(f"cannot write to {folder}: {error}") from error
     for each in evaluated:
         print(f"{each.name}\n{table(each.metrics)}\n")
+    measure = f"{'relative ' * relative}{threshold.distance}"
     print(
-        f"same if the {threshold.distance} distance is at most {threshold.threshold:.4f}: that accepts\n"
+        f"same if the {measure} distance is at most {threshold.threshold:.4f}: that accepts\n"
         f"  {threshold.measured_far:.4%} of {threshold.impostors:,} pairs of different classes\n"
         f"  {threshold.tar:.4%} of the pairs of the same class\nreport: {report}"
     )
+
+
+def check_strangers(train: Images, test: Images) -> None:
+    """Raises a RunError if the training images are of classes of the test set, and so no strangers."""
+    names = [{images.class_name(label) for label in np.unique(images.labels)} for images in (train, test)]
+    if shared := sorted(names[0] & names[1]):
+        raise RunError(
+            f"--relative needs training images of other classes than those to test on, and {shared[0]} is one of both: "
+            "train with --config.data.split=class"
+        )
 
 
 def check_comparable(run: Run, other: Run) -> None:
@@ -139,24 +158,38 @@ def measurable(far: float, pairs: Pairs) -> float:
     return max(far, 1 / impostors)
 
 
-def raw_pixels(test: Images, pairs: Pairs, far: float) -> dict[str, float]:
+def raw_pixels(test: Images, strangers: Images | None, pairs: Pairs, far: float) -> dict[str, float]:
     """What is measured of raw pixels under the Euclidean distance: the numbers to beat."""
-    rows = pixels(test)
-    return assess(rows, test.labels, compared(rows, pairs, distance=euclidean), distance=euclidean, far=far)
+    rows, cohort = pixels(test), None if strangers is None else pixels(strangers)
+    found = compared(rows, pairs, distance=euclidean, cohort=cohort)
+    return assess(rows, test.labels, found, distance=euclidean, far=far)
 
 
 def evaluate(
-    name: str, run: Run, test: Images, pairs: Pairs, raw: Mapping[str, float], far: float
+    name: str,
+    run: Run,
+    test: Images,
+    strangers: Images | None,
+    pairs: Pairs,
+    raw: Mapping[str, float],
+    far: float,
 ) -> Evaluated:
     """Embeds the test set by a run, calibrates its threshold, and measures all there is, beside raw pixels."""
     embeddings = run.embed(test.images)
-    found = compared(embeddings, pairs, distance=run.distance)
+    cohort = None if strangers is None else run.embed(strangers.images)
+    found = compared(embeddings, pairs, distance=run.distance, cohort=cohort)
     threshold = calibration.calibrate(
-        found, far=far, distance=run.distance, step=run.step, image_shape=run.image_shape, crop=run.crop
+        found,
+        far=far,
+        distance=run.distance,
+        step=run.step,
+        image_shape=run.image_shape,
+        crop=run.crop,
+        relative=cohort is not None,
     )
     metrics = beside(assess(embeddings, test.labels, found, distance=run.distance, far=far), raw)
     metrics |= {f"threshold@far={far:g}": threshold.threshold, "step": run.step}
-    return Evaluated(name, run, embeddings, found, threshold, metrics)
+    return Evaluated(name, run, embeddings, found, cohort, threshold, metrics)
 
 
 def write_report(
@@ -189,6 +222,9 @@ if __name__ == "__main__":
     WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
     CHECKPOINT = command.define_checkpoint()
     FAR = flags.DEFINE_float("far", 0.01, "The false accept rate that the threshold is calibrated for.")
+    RELATIVE = flags.DEFINE_bool(
+        "relative", False, "Whether to compare pairs by their distances relative to the training images."
+    )
     COMPARE = flags.DEFINE_string("compare", None, "The folder of another run, for a report of both.")
     PROJECTOR = flags.DEFINE_bool(
         "projector", False, "Whether to write files for TensorBoard's projector too."
@@ -200,6 +236,7 @@ if __name__ == "__main__":
             WORKDIR.value,
             checkpoint=CHECKPOINT.value,
             far=FAR.value,
+            relative=RELATIVE.value,
             compare=COMPARE.value,
             projector=PROJECTOR.value,
             data=DATA(),

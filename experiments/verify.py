@@ -15,7 +15,7 @@ from absl import flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
 
 from experiments import command
-from metric_jax.evaluation import pair_distances
+from metric_jax.evaluation import pair_distances, relative_distances
 from metric_jax.training import calibration, open_run
 
 SAME, DIFFERENT = 0, 1
@@ -31,13 +31,18 @@ def main(image1: str, image2: str, *, workdir: str, checkpoint: int | str | None
         checkpoint: The step of the checkpoint, or "best"; the newest by default.
     """
     run = open_run(workdir, checkpoint)
-    threshold = calibration.of_run(run.folder, step=run.step, distance=run.distance)
+    threshold = calibration.of_run(run.folder, step=run.step, distance=run.distance, takes_relative=True)
     embeddings = run.embed(np.stack([run.read_image(image1), run.read_image(image2)]))
-    distance = pair_distances(embeddings, [0], [1], distance=run.distance).item()
+    if threshold.relative:
+        cohort = calibration.read_cohort(run.folder)
+        (distance,) = relative_distances(embeddings, cohort, [0], [1], distance=run.distance)
+    else:
+        (distance,) = pair_distances(embeddings, [0], [1], distance=run.distance)
+    measure = f"{'relative ' * threshold.relative}{threshold.distance}"
     is_same = distance <= threshold.threshold
     print(
         f"{'same' if is_same else 'different'}\n"
-        f"{threshold.distance} distance {distance:.4f}, threshold {threshold.threshold:.4f}\n"
+        f"{measure} distance {distance:.4f}, threshold {threshold.threshold:.4f}\n"
         f"calibrated for a false accept rate of {threshold.far:.3g} (measured {threshold.measured_far:.3g} on "
         f"{threshold.impostors:,} pairs of different classes; of the same class it accepts {threshold.tar:.1%})"
     )

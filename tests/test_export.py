@@ -73,6 +73,7 @@ def test_jax_alone_embeds_as_the_run_does_any_number_of_images(calibrated, tmp_p
         "step": 12,
         "image_shape": [8, 8, 1],
         "crop": False,
+        "relative": False,
         "platforms": ["cpu", "cuda", "tpu"],
     }
     artefact = jax_export.deserialize(bytearray((tmp_path / "digits.jaxexport").read_bytes()))

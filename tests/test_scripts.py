@@ -107,6 +107,48 @@ def test_evaluate_takes_the_test_set_of_the_run_and_its_distance(tmp_path, image
     assert told.err == ""
 
 
+def test_evaluate_and_verify_relative_to_the_training_images(tmp_path, written, capsys):
+    folder = trained_run.copy(tmp_path / "run")
+    parted = {"split": "class", "test_fraction": 0.3}
+    evaluate.main(str(folder), relative=True, far=0.05, data=parted)
+    run = open_run(folder, data=parted)
+    train, test = run.load_data()
+    rows, cohort = run.embed(test.images), run.embed(train.images)
+    nearness = np.sort(np.linalg.norm(rows[:, None] - cohort, axis=-1), axis=1)[:, :10].mean(axis=1)
+    distances = np.linalg.norm(rows[:, None] - rows, axis=-1) - (nearness[:, None] + nearness) / 2
+    first, second = np.triu_indices(len(rows), 1)
+    compared = written[0][0][1][0].compared
+    order = np.lexsort((compared.second, compared.first))
+    np.testing.assert_allclose(compared.distances[order], distances[first, second], atol=1e-4)
+    threshold = calibration.read(folder)
+    strangers = (test.labels[:, None] != test.labels)[first, second]
+    measured = np.mean(distances[first, second][strangers] <= threshold.threshold + 1e-6)
+    assert threshold.relative
+    assert measured == pytest.approx(threshold.measured_far, abs=1e-3)
+    assert "same if the relative euclidean distance is at most" in capsys.readouterr().out
+
+    for number in range(2):
+        Image.fromarray(test.images[number, ..., 0]).save(tmp_path / f"{number}.png")
+    told = verify.main(str(tmp_path / "0.png"), str(tmp_path / "1.png"), workdir=str(folder))
+    assert told == (verify.SAME if distances[0, 1] <= threshold.threshold else verify.DIFFERENT)
+    printed = re.search(r"relative euclidean distance (\S+),", capsys.readouterr().out)
+    assert float(printed[1]) == pytest.approx(distances[0, 1], abs=1e-3)
+    with pytest.raises(RunError, match=r"is for relative distances, which verify\.py alone takes"):
+        calibration.of_run(folder, step=run.step, distance=run.distance)
+    (folder / "evaluation" / calibration.COHORT).write_bytes(b"")
+    with pytest.raises(RunError, match=r"cohort\.npy cannot be read .* --relative"):
+        verify.main(str(tmp_path / "0.png"), str(tmp_path / "1.png"), workdir=str(folder))
+
+
+def test_evaluate_refuses_a_cohort_that_is_no_stranger_to_the_test_set(tmp_path):
+    folder = trained_run.copy(tmp_path / "run")
+    with pytest.raises(
+        RunError, match=r"--relative needs training images of other classes .* 0 is one of both"
+    ):
+        evaluate.main(str(folder), relative=True)
+    assert not (folder / "evaluation").exists()
+
+
 def test_evaluate_draws_pairs_once_for_metrics_threshold_and_figures(tmp_path, written, monkeypatch):
     drawn = []
 

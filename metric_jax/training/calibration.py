@@ -4,12 +4,14 @@ What it promises is a false accept rate (FAR): of so many pairs of strangers, as
 for this checkpoint and for images like those it was measured on.
 """
 
+import io
 import math
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
+from metric_jax import files
 from metric_jax.distances import Distance
 from metric_jax.evaluation import threshold_at
 from metric_jax.evaluation.pairs import Compared
@@ -18,6 +20,7 @@ from metric_jax.training.errors import RunError
 
 EVALUATION = "evaluation"  # in a run's folder, the folder for what was found out after training
 THRESHOLD = "threshold.json"
+COHORT = "cohort.npy"  # beside it, if it is for relative distances
 REMEDY = "calibrate one with experiments/evaluate.py --workdir="
 
 
@@ -34,6 +37,7 @@ class Threshold(NamedTuple):
         step: The checkpoint's.
         image_shape: (height, width, channels) of the images.
         crop: Whether images of another shape were cut to that one rather than squeezed.
+        relative: Whether it is for `evaluation.relative_distances`, to the cohort that lies beside it.
     """
 
     far: float
@@ -45,6 +49,7 @@ class Threshold(NamedTuple):
     step: int
     image_shape: tuple[int, ...]
     crop: bool
+    relative: bool = False
 
 
 def calibrate(
@@ -55,6 +60,7 @@ def calibrate(
     step: int,
     image_shape: tuple[int, ...],
     crop: bool,
+    relative: bool = False,
 ) -> Threshold:
     """The largest threshold whose FAR among the pairs of a test set does not exceed the wanted one.
 
@@ -65,6 +71,7 @@ def calibrate(
         step: The checkpoint's.
         image_shape: (height, width, channels) of the images.
         crop: Whether images of another shape were cut to that one.
+        relative: Whether the pairs were compared by their relative distances.
 
     Returns:
         The threshold.
@@ -77,7 +84,9 @@ def calibrate(
     except ValueError as error:
         raise RunError(f"no threshold can be calibrated: {error}") from error
     impostors = int(np.sum(~compared.is_same))
-    return Threshold(far, threshold, measured, tar, distance.name, impostors, step, image_shape, crop)
+    return Threshold(
+        far, threshold, measured, tar, distance.name, impostors, step, image_shape, crop, relative
+    )
 
 
 def check_far(far: float) -> None:
@@ -86,11 +95,34 @@ def check_far(far: float) -> None:
         raise RunError(f"--far must lie above 0 and be at most 1, got {far:g}")
 
 
-def save(workdir: pathlib.Path, threshold: Threshold) -> pathlib.Path:
-    """Writes the threshold into the evaluation folder of a run, which is there; returns the file."""
+def save(workdir: pathlib.Path, threshold: Threshold, cohort: np.ndarray | None = None) -> pathlib.Path:
+    """Writes the threshold into the evaluation folder of a run, which is there; returns the file.
+
+    Args:
+        workdir: The run.
+        threshold: The threshold.
+        cohort: ``[strangers, dim]``, embeddings, if it is for distances relative to these.
+    """
     path = workdir / EVALUATION / THRESHOLD
+    if cohort is not None:
+        content = io.BytesIO()
+        np.save(content, cohort, allow_pickle=False)
+        files.replace(path.with_name(COHORT), content.getvalue())
     folders.write_json(path, threshold._asdict())
     return path
+
+
+def read_cohort(workdir: pathlib.Path) -> np.ndarray:
+    """The cohort that `save` wrote beside a relative threshold.
+
+    Raises:
+        RunError: It is missing or broken.
+    """
+    path = workdir / EVALUATION / COHORT
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise RunError(f"{path} cannot be read ({error}): {REMEDY}{workdir} --relative") from error
 
 
 def read(workdir: pathlib.Path) -> Threshold:
@@ -118,19 +150,28 @@ def read(workdir: pathlib.Path) -> Threshold:
         distance=str(found.get("distance")),
         image_shape=tuple(shape),
         crop=crop,
+        relative=found.get("relative") is True,
     )
 
 
-def of_run(workdir: pathlib.Path, *, step: int, distance: Distance) -> Threshold:
+def of_run(
+    workdir: pathlib.Path, *, step: int, distance: Distance, takes_relative: bool = False
+) -> Threshold:
     """The threshold of a run, which must be that of this checkpoint.
 
     Raises:
-        RunError: There is none, or it was calibrated for another checkpoint or distance.
+        RunError: There is none, or it was calibrated for another checkpoint or distance, or for relative distances
+            where these are not taken.
     """
     found = read(workdir)
     if (found.step, found.distance) != (step, distance.name):
         raise RunError(
             f"the threshold in {workdir} is that of step {found.step} and the {found.distance} distance, and this is "
             f"step {step} and the {distance.name} distance: {REMEDY}{workdir} --checkpoint={step}"
+        )
+    if found.relative and not takes_relative:
+        raise RunError(
+            f"the threshold in {workdir} is for relative distances, which verify.py alone takes: {REMEDY}{workdir} "
+            "--norelative"
         )
     return found

@@ -154,8 +154,9 @@ def make_embed(
         views: An embedding is the mean of those of so many views of an image, of length 1 again if the model's are: the
             image itself and others that ``augment`` makes of it, all images being changed in the same ways.
         mirrored: Whether every view is looked at in the mirror too.
-        augment: ``(images, key) -> images``, for further views.
+        augment: ``(images, key) -> images``, for further views; None leaves the image as it is.
     """
+    changed = augment or (lambda images, key: images)
 
     def embed(params: Any, rest: Any, images: UInt8[Array, "batch height width channels"]) -> Array:
         model: Any = assemble(graphdef, params, rest)
@@ -166,9 +167,7 @@ def make_embed(
             return sum(model(side, train=False).astype(jnp.float32) for side in sides) / len(sides)
 
         def add(total: Array, key: Array) -> tuple[Array, None]:
-            assert augment is not None
-            view = jax.vmap(lambda image: augment(image[None], key)[0])(x)
-            return total + of(view), None
+            return total + of(jax.vmap(lambda image: changed(image[None], key)[0])(x)), None
 
         total = of(x)
         if views > 1:
