@@ -23,10 +23,8 @@ def get_config() -> ConfigDict:
     config.log_every = 50  # steps between lines in metrics.jsonl
     config.eval_every = 500
     config.eval_batch = 512  # images embedded at a time
-    config.eval_views = (
-        1  # an embedding is the mean of those of the image and so many, less 1, made by augment
-    )
-    config.eval_mirrored = False  # ... and of their mirror images
+    config.eval_views = 1  # views of an image whose mean is its embedding: itself, and others made by augment
+    config.eval_mirrored = False  # whether in the mirror too
     config.checkpoint_every = 500
     config.checkpoints_kept = 2  # the latest; and the best, if best_metric is given
     config.best_metric = ""  # "map_at_r", ...: the checkpoint of the evaluation where it is highest is kept

@@ -5,10 +5,10 @@
     python experiments/evaluate.py --workdir=runs/omniglot --data.data_dir=TFDS_FOLDER --checkpoint=500
 
 Any key of a config's data can be set by a flag, as --data.KEY=VALUE: data that have moved, other ones, or another size
-of the images, which the threshold is then for. --relative compares pairs by `evaluation.relative_distances`: less how
-far either image lies from the training images, which must be of other classes; and so does verify.py then. Everything
-is written into the folder evaluation/ in the run's own: evaluation.json, threshold.json (which verify.py, search.py and
-export.py need) and report.html with its figures.
+of the images, which the threshold is then for. --relative measures pairs by `evaluation.relative_distances` too, which
+takes off how far either image lies from the training images; these must be of other classes. The threshold is then for
+them, and verify.py alone takes it. Everything is written into the folder evaluation/ in the run's own: evaluation.json,
+threshold.json (which verify.py, search.py and export.py need) and report.html with its figures.
 """
 
 import pathlib
@@ -23,12 +23,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a scr
 
 from experiments import command
 from metric_jax.data import Images
-from metric_jax.distances import euclidean
-from metric_jax.evaluation.pairs import Compared
+from metric_jax.distances import Distance, euclidean
+from metric_jax.evaluation import threshold_at
+from metric_jax.evaluation.pairs import STRANGERS, Compared
 from metric_jax.training import Run, RunError, calibration, folders, open_run
-from metric_jax.training.evaluate import Pairs, assess, beside, compared, draw_pairs, pixels, table
+from metric_jax.training.evaluate import Pairs, assess, beside, compared, draw_pairs, pixels, table, verified
 
 RESULTS = "evaluation.json"
+RATES = ("auc", "eer", "tar@far=")  # what is told of relative distances too
 SET = ("source", "name")
 SPLIT = (
     "split",
@@ -73,12 +75,13 @@ def main(
         data: Keys of the config's data that differ.
     """
     calibration.check_far(far)
-    data = data or {}  # given, for the data are read: the shape of the images is theirs
+    # Given, for the data are read, and the shape of the images is theirs; strangers are taken as they are.
+    data = {**(data or {}), "rotations": False, "mirrors": False}
     runs = [open_run(workdir, checkpoint, data=data)]
     train, test = runs[0].load_data()
+    if relative:
+        check_strangers(train, test)
     strangers = train if relative else None
-    if strangers is not None:
-        check_strangers(strangers, test)
     if compare is not None:
         runs.append(open_run(compare, data=data))
         check_comparable(*runs)
@@ -105,22 +108,24 @@ def main(
         raise RunError(f"cannot write to {folder}: {error}") from error
     for each in evaluated:
         print(f"{each.name}\n{table(each.metrics)}\n")
-    measure = f"{'relative ' * relative}{threshold.distance}"
+    told = f"{'relative ' * relative}{threshold.distance}"
     print(
-        f"same if the {measure} distance is at most {threshold.threshold:.4f}: that accepts\n"
+        f"same if the {told} distance is at most {threshold.threshold:.4f}: that accepts\n"
         f"  {threshold.measured_far:.4%} of {threshold.impostors:,} pairs of different classes\n"
         f"  {threshold.tar:.4%} of the pairs of the same class\nreport: {report}"
     )
 
 
 def check_strangers(train: Images, test: Images) -> None:
-    """Raises a RunError if the training images are of classes of the test set, and so no strangers."""
+    """Raises a RunError unless the training images are of other classes than those of the test set, and enough."""
     names = [{images.class_name(label) for label in np.unique(images.labels)} for images in (train, test)]
     if shared := sorted(names[0] & names[1]):
         raise RunError(
             f"--relative needs training images of other classes than those to test on, and {shared[0]} is one of both: "
-            "train with --config.data.split=class"
+            "name data that are parted by class, or --data.split=class if the run never saw those of its test set"
         )
+    if len(train) < STRANGERS:
+        raise RunError(f"--relative needs {STRANGERS} training images, and there are {len(train)}")
 
 
 def check_comparable(run: Run, other: Run) -> None:
@@ -158,11 +163,35 @@ def measurable(far: float, pairs: Pairs) -> float:
     return max(far, 1 / impostors)
 
 
+def measure(
+    rows: np.ndarray,
+    test: Images,
+    pairs: Pairs,
+    far: float,
+    *,
+    distance: Distance,
+    cohort: np.ndarray | None,
+) -> tuple[dict[str, float], Compared, Compared]:
+    """All there is to measure of the embeddings of the test set.
+
+    Returns:
+        The metrics, with a cohort those of relative distances too; the pairs as they are; and as a threshold is to tell
+        them apart.
+    """
+    bare = compared(rows, pairs, distance=distance)
+    metrics = assess(rows, test.labels, bare, distance=distance, far=far)
+    if cohort is None:
+        return metrics, bare, bare
+    relative = compared(rows, pairs, distance=distance, cohort=cohort)
+    rates = verified(test.labels, relative, far=far)
+    metrics |= {f"relative_{key}": rate for key, rate in rates.items() if key.startswith(RATES)}
+    return metrics, bare, relative
+
+
 def raw_pixels(test: Images, strangers: Images | None, pairs: Pairs, far: float) -> dict[str, float]:
     """What is measured of raw pixels under the Euclidean distance: the numbers to beat."""
-    rows, cohort = pixels(test), None if strangers is None else pixels(strangers)
-    found = compared(rows, pairs, distance=euclidean, cohort=cohort)
-    return assess(rows, test.labels, found, distance=euclidean, far=far)
+    cohort = None if strangers is None else pixels(strangers)
+    return measure(pixels(test), test, pairs, far, distance=euclidean, cohort=cohort)[0]
 
 
 def evaluate(
@@ -177,19 +206,13 @@ def evaluate(
     """Embeds the test set by a run, calibrates its threshold, and measures all there is, beside raw pixels."""
     embeddings = run.embed(test.images)
     cohort = None if strangers is None else run.embed(strangers.images)
-    found = compared(embeddings, pairs, distance=run.distance, cohort=cohort)
+    metrics, bare, judged = measure(embeddings, test, pairs, far, distance=run.distance, cohort=cohort)
     threshold = calibration.calibrate(
-        found,
-        far=far,
-        distance=run.distance,
-        step=run.step,
-        image_shape=run.image_shape,
-        crop=run.crop,
-        relative=cohort is not None,
+        judged, far=far, distance=run.distance, step=run.step, image_shape=run.image_shape, crop=run.crop
     )
-    metrics = beside(assess(embeddings, test.labels, found, distance=run.distance, far=far), raw)
-    metrics |= {f"threshold@far={far:g}": threshold.threshold, "step": run.step}
-    return Evaluated(name, run, embeddings, found, cohort, threshold, metrics)
+    at_far, _, _ = threshold_at(bare.distances, bare.is_same, far)
+    metrics = {**beside(metrics, raw), f"threshold@far={far:g}": at_far, "step": run.step}
+    return Evaluated(name, run, embeddings, bare, cohort, threshold, metrics)
 
 
 def write_report(

@@ -5,15 +5,15 @@
 Every partition holds out its own classes: a network is trained on the others, and so are PCA, which keeps 95 % of
 their variance, and LDA (Fisher's, shrunk after Ledoit and Wolf 2004), as scikit-learn has them; all are tested on the
 classes held out. What is called relative is measured of `metric_jax.evaluation.relative_distances`, with the training
-images for their cohort. The table has the means over partitions, ± half their 95 % intervals by Student's t. The
-workdir holds the runs, and the table as partitions.md and partitions.json. The same command again goes on where it was
-interrupted. Exit codes: those of sweep.py.
+images for their cohort, none turned or mirrored. The table has the means over partitions, ± half their 95 % intervals
+by Student's t. The workdir holds the runs, and the table as partitions.md and partitions.json. The same command again
+goes on where it was interrupted. Exit codes: those of sweep.py.
 """
 
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from absl import flags
@@ -41,6 +41,8 @@ SHOWN = {
 }
 KEPT_VARIANCE = 0.95
 
+Embed = Callable[[Images], np.ndarray]
+
 
 def main(workdir: str, path: str, partitions: int, settings: Sequence[str] = ()) -> int:
     """Trains, measures and tells.
@@ -61,45 +63,52 @@ def main(workdir: str, path: str, partitions: int, settings: Sequence[str] = ())
         raise RunError(f"--partitions must be at least 1, got {partitions}")
     row = compare.by_class(path, settings)
     training.check(row.config)
+    as_they_are = row.config.copy_and_resolve_references()
+    as_they_are.data.update(
+        rotations=False, mirrors=False
+    )  # what was turned or mirrored is no further stranger
     folder = pathlib.Path(workdir)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in (NETWORK, *BASELINES)}
     try:
         for partition in range(partitions):
             train, test = compare.parted(row.config, partition)
-            for name, embed in BASELINES.items():
-                embeddings, cohort = embed(train, test), embed(train, train)
-                found[name].append(accuracy(embeddings, test.labels, euclidean, FARS, cohort=cohort))
+            strangers, _ = compare.parted(as_they_are, partition)
+            for name, fit in BASELINES.items():
+                embed = fit(train)
+                rows, cohort = embed(test), embed(strangers)
+                found[name].append(accuracy(rows, test.labels, euclidean, FARS, cohort=cohort))
             (run,) = sweep.trained(row, [partition], folder)
             if run.results is None:
                 raise RunError(f"the network of {run.home} diverged")
             network = open_run(run.home)
-            embeddings, cohort = network.embed(test.images), network.embed(train.images)
-            found[NETWORK].append(accuracy(embeddings, test.labels, network.distance, FARS, cohort=cohort))
+            rows, cohort = network.embed(test.images), network.embed(strangers.images)
+            found[NETWORK].append(accuracy(rows, test.labels, network.distance, FARS, cohort=cohort))
     except StoppedError as stopped:
         print(f"partitions: {stopped}", file=sys.stderr)
         return sweep.TERMINATED
-    rows = [{"name": name, **sweep.summary(each)} for name, each in found.items()]
-    told = {"config": row.name, "partitions": partitions, "rows": rows}
+    summaries = [{"name": name, **sweep.summary(each)} for name, each in found.items()]
+    told = {"config": row.name, "partitions": partitions, "rows": summaries}
     files.replace(folder / "partitions.json", (json.dumps(told, indent=1) + "\n").encode())
     files.replace(folder / "partitions.md", markdown(told).encode())
     print(markdown(told), end="")
     return 0
 
 
-def by_pixels(train: Images, test: Images) -> np.ndarray:
-    """Test images as they are."""
-    return pixels(test)
+def by_pixels(train: Images) -> Embed:
+    """Images as they are."""
+    return pixels
 
 
-def by_pca(train: Images, test: Images) -> np.ndarray:
-    """Test images along the directions in which training images differ most (eigenfaces)."""
-    return PCA(KEPT_VARIANCE, random_state=0).fit(pixels(train)).transform(pixels(test)).astype(np.float32)
+def by_pca(train: Images) -> Embed:
+    """Images along the directions in which training images differ most (eigenfaces)."""
+    fitted = PCA(KEPT_VARIANCE, random_state=0).fit(pixels(train))
+    return lambda images: fitted.transform(pixels(images)).astype(np.float32)
 
 
-def by_lda(train: Images, test: Images) -> np.ndarray:
-    """Test images along the directions that part the training classes best for their spread (Fisherfaces)."""
-    fisher = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(pixels(train), train.labels)
-    return fisher.transform(pixels(test)).astype(np.float32)
+def by_lda(train: Images) -> Embed:
+    """Images along the directions that part the training classes best for their spread (Fisherfaces)."""
+    fitted = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(pixels(train), train.labels)
+    return lambda images: fitted.transform(pixels(images)).astype(np.float32)
 
 
 BASELINES = {"raw pixels": by_pixels, "PCA": by_pca, "LDA": by_lda}

@@ -3,7 +3,8 @@
     python experiments/verify.py IMAGE1 IMAGE2 --workdir=runs/faces
 
 Prints the distance, the threshold, "same" or "different", and the false accept rate that the threshold was calibrated
-for by evaluate.py. Exit codes, for scripts: 0 same, 1 different, 2 error, told in one line on stderr.
+for by evaluate.py; after its --relative, the distance is a relative one. Exit codes, for scripts: 0 same, 1 different,
+2 error, told in one line on stderr.
 """
 
 import pathlib
@@ -33,12 +34,12 @@ def main(image1: str, image2: str, *, workdir: str, checkpoint: int | str | None
     run = open_run(workdir, checkpoint)
     threshold = calibration.of_run(run.folder, step=run.step, distance=run.distance, takes_relative=True)
     embeddings = run.embed(np.stack([run.read_image(image1), run.read_image(image2)]))
-    if threshold.relative:
-        cohort = calibration.read_cohort(run.folder)
+    if threshold.cohort:
+        cohort = calibration.read_cohort(run.folder, threshold)
         (distance,) = relative_distances(embeddings, cohort, [0], [1], distance=run.distance)
     else:
         (distance,) = pair_distances(embeddings, [0], [1], distance=run.distance)
-    measure = f"{'relative ' * threshold.relative}{threshold.distance}"
+    measure = f"{'relative ' if threshold.cohort else ''}{threshold.distance}"
     is_same = distance <= threshold.threshold
     print(
         f"{'same' if is_same else 'different'}\n"

@@ -38,6 +38,17 @@ def test_embeddings_do_not_depend_on_how_they_are_batched(model, created, batch_
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_a_glance_is_of_a_single_view(model, created):
+    graphdef, params = created
+    options = {"distance": mj.euclidean, "batch_size": 8, "mesh": devices.mesh(8)}
+    evaluates = evaluate.Evaluator(
+        graphdef, IMAGES, **options, views=2, mirrored=True, augment=lambda images, key: 1 - images
+    )
+    single = model(IMAGES.images / np.float32(255), train=False)
+    np.testing.assert_allclose(evaluates.glance(params, IMAGES), single, rtol=1e-4, atol=1e-6)
+    assert np.abs(evaluates.embed(params) - single).max() > 1e-3
+
+
 def test_one_shape_is_compiled(created, compilations):
     graphdef, params = created
     evaluates = evaluator(graphdef, 8)

@@ -173,9 +173,9 @@ def test_a_cohort_mends_a_threshold_that_hubs_spoil():
 
 def test_relative_distances_refuses():
     rows = np.zeros((3, 2), np.float32)
-    with pytest.raises(
-        ValueError, match="k must be at most the 4 items that a query is compared with, got 10"
-    ):
+    with pytest.raises(ValueError, match="k must be at most the 4 items of the cohort, got 10"):
         relative_distances(rows, np.zeros((4, 2), np.float32), [0], [1])
-    with pytest.raises(ValueError, match="dim"):
+    with pytest.raises(ValueError, match="embeddings have dimension 2 and those of the cohort 3"):
         relative_distances(rows, np.zeros((12, 3), np.float32), [0], [1])
+    with pytest.raises(ValueError, match="cohort hold NaN or infinity in row 0"):
+        relative_distances(rows, np.full((12, 2), np.nan, np.float32), [0], [1])

@@ -14,7 +14,8 @@ from jax import export as jax_export
 
 from experiments import export
 from metric_jax import models
-from metric_jax.training import RunError, calibration, open_run
+from metric_jax.training import RunError, calibration, choices, open_run, state
+from metric_jax.training.step import make_embed
 
 # As the script's docstring says it is done.
 PROGRAM = """
@@ -73,7 +74,7 @@ def test_jax_alone_embeds_as_the_run_does_any_number_of_images(calibrated, tmp_p
         "step": 12,
         "image_shape": [8, 8, 1],
         "crop": False,
-        "relative": False,
+        "cohort": "",
         "platforms": ["cpu", "cuda", "tpu"],
     }
     artefact = jax_export.deserialize(bytearray((tmp_path / "digits.jaxexport").read_bytes()))
@@ -105,6 +106,17 @@ def test_every_network_takes_a_number_of_images_that_is_not_known_yet(name):
 def test_a_file_that_cannot_be_written_is_told_before_anything_is_done(calibrated, tmp_path, out, told):
     with pytest.raises(RunError, match=told):
         export.main(str(calibrated), str(tmp_path / out))
+
+
+def test_an_embedding_of_several_views_takes_a_number_of_images_that_is_not_known_yet():
+    graphdef, params, rest = state.part(models.ConvNet((8, 8, 1), width=4, dim=4, blocks=1, rngs=nnx.Rngs(0)))
+    embed = make_embed(graphdef, views=3, mirrored=True, augment=choices.augmentation(rotate=9.0, cutout=0.3))
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
+    (n,) = jax_export.symbolic_shape("n")
+    exported = jax_export.export(jax.jit(lambda images: embed(params, rest, images)))(
+        jax.ShapeDtypeStruct((n, 8, 8, 1), np.uint8)
+    )
+    np.testing.assert_allclose(exported.call(images), embed(params, rest, images), rtol=1e-4, atol=1e-5)
 
 
 def test_a_run_without_a_threshold_is_not_exported(tmp_path):

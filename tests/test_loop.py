@@ -166,6 +166,7 @@ WRONG = {
     "steps": (0, "steps must be at least 1, got 0"),
     "seed": (-1, "seed must be at least 0, got -1"),
     "eval_every": (0, "eval_every must be at least 1"),
+    "eval_views": (0, "eval_views must be at least 1"),
     "data__source": ("digit", "data.source 'digit', did you mean 'digits'"),
     "data__split": ("classes", "data.split 'classes', did you mean 'class'"),
     "data__test_fraction": (1.5, "data.test_fraction must lie between 0 and 1, got 1.5"),
@@ -219,6 +220,16 @@ def test_a_flip_that_makes_of_a_class_its_mirrored_one_is_refused(tmp_path):
         RunError, match=r"augment\.flip=0\.5 makes of a class what data\.mirrors calls another"
     ):
         mj.training.train_and_evaluate(config(data__mirrors=True, augment__flip=0.5), str(tmp_path / "run"))
+
+
+def test_views_that_nothing_makes_are_refused(tmp_path):
+    plain = dict.fromkeys(("rotate", "scale", "shear", "translate"), 0.0)
+    changes = {"eval_views": 3, **{f"augment__{key}": amount for key, amount in plain.items()}}
+    with pytest.raises(
+        RunError, match=r"eval_views=3 are made of an image as config\.augment says, and it says no"
+    ):
+        mj.training.train_and_evaluate(config(**changes), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_workdir_without_a_name_is_refused(tmp_path, monkeypatch):

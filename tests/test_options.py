@@ -77,6 +77,13 @@ def test_a_key_reaches_what_does_it(key, value, spied, expected, besides, built)
     assert {name: given[name] for name in expected} == expected
 
 
+def test_further_views_are_made_as_training_changes_images(built):
+    changes = {"eval_views": 3, "augment__rotate": 5.0}
+    found = [built(name, changes)[0]["augment"] for name in ("Evaluator", "make_train_step")]
+    assert found[0] is found[1] or found[0].keywords == found[1].keywords
+    assert found[0].keywords["rotate"] == 5.0
+
+
 def test_proxies_and_memory_are_made_for_the_classes_and_the_dimension(built):
     _, (_, state) = built("states.create", {"loss__name": "soft_triple_loss", "loss__centers": 3})
     assert state.params["loss"]["proxies"].shape == (10, 3, 8)

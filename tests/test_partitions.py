@@ -55,11 +55,11 @@ def test_pca_keeps_what_varies_and_lda_what_tells_classes_apart():
         [generator.uniform(0, 250, 200), 100 + 20 * labels + generator.uniform(0, 4, 200)], axis=1
     )
     of_rows = images(rows, labels)
-    principal, fisher = partitions.by_pca(of_rows, of_rows)[:, 0], partitions.by_lda(of_rows, of_rows)[:, 0]
+    principal, fisher = (fit(of_rows)(of_rows)[:, 0] for fit in (partitions.by_pca, partitions.by_lda))
     assert abs(np.corrcoef(principal, rows[:, 0])[0, 1]) > 0.99
     assert abs(np.corrcoef(fisher, labels)[0, 1]) > 0.97
     np.testing.assert_array_equal(
-        partitions.by_pixels(of_rows, of_rows), of_rows.images[:, 0, :, 0] / np.float32(255)
+        partitions.by_pixels(of_rows)(of_rows), of_rows.images[:, 0, :, 0] / np.float32(255)
     )
 
 

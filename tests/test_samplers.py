@@ -203,6 +203,28 @@ def test_every_class_comes_with_its_nearest():
     assert len(firsts) == 24
 
 
+def test_equally_near_classes_come_in_their_order():
+    """So that every machine draws the same batches, whatever its processor."""
+    at_once = samplers.HardClassSampler(MANY, neighbours=3, classes=8, samples=4, seed=0)
+    drawn = at_once.with_centres(np.ones((24, 2)))
+    for batch in range(20):
+        chosen = MANY[drawn(batch)][::4].tolist()
+        others = [label for label in range(24) if label != chosen[0]]
+        assert chosen[1:4] == others[:3]
+        left = [label for label in others[3:] if label != chosen[4]]
+        assert chosen[5:] == left[:3]
+
+
+def test_near_classes_are_found_far_from_the_origin():
+    near = np.repeat(np.random.default_rng(0).normal(size=(12, 8)), 2, axis=0)
+    near[1::2] += 1e-3
+    sampler = samplers.HardClassSampler(MANY, neighbours=1, classes=6, samples=4, seed=0)
+    drawn = sampler.with_centres((near + 1e4).astype(np.float64))
+    for batch in range(20):
+        chosen = MANY[drawn(batch)][::4]
+        np.testing.assert_array_equal(chosen[::2] // 2, chosen[1::2] // 2)
+
+
 def test_classes_in_one_place_are_no_trouble():
     drawn = kinds()["hard_classes"].with_centres(np.ones((24, 2)))
     met = [set(MANY[drawn(batch)]) for batch in range(60)]

@@ -14,8 +14,11 @@ import trained_run
 from PIL import Image
 from small_run import everything
 
+import metric_jax as mj
 from experiments import evaluate, verify
 from metric_jax import reports
+from metric_jax.data import Images
+from metric_jax.evaluation import rates
 from metric_jax.training import RunError, calibration, open_run
 from metric_jax.training import evaluate as training_evaluate
 
@@ -108,44 +111,71 @@ def test_evaluate_takes_the_test_set_of_the_run_and_its_distance(tmp_path, image
 
 
 def test_evaluate_and_verify_relative_to_the_training_images(tmp_path, written, capsys):
+    """Which are not the mirrored ones that the run was trained on besides."""
     folder = trained_run.copy(tmp_path / "run")
     parted = {"split": "class", "test_fraction": 0.3}
-    evaluate.main(str(folder), relative=True, far=0.05, data=parted)
+    evaluate.main(str(folder), relative=True, far=0.05, data={**parted, "mirrors": True})
     run = open_run(folder, data=parted)
     train, test = run.load_data()
     rows, cohort = run.embed(test.images), run.embed(train.images)
-    nearness = np.sort(np.linalg.norm(rows[:, None] - cohort, axis=-1), axis=1)[:, :10].mean(axis=1)
-    distances = np.linalg.norm(rows[:, None] - rows, axis=-1) - (nearness[:, None] + nearness) / 2
+    from_strangers = np.sort(np.linalg.norm(rows[:, None] - cohort, axis=-1), axis=1)[:, :10].mean(axis=1)
+    bare = np.linalg.norm(rows[:, None] - rows, axis=-1)
+    relative = bare - (from_strangers[:, None] + from_strangers) / 2
     first, second = np.triu_indices(len(rows), 1)
-    compared = written[0][0][1][0].compared
-    order = np.lexsort((compared.second, compared.first))
-    np.testing.assert_allclose(compared.distances[order], distances[first, second], atol=1e-4)
+    is_same = test.labels[first] == test.labels[second]
+    metrics = written[0][0][1][0].metrics
+    for prefix, distances in (("", bare), ("relative_", relative)):
+        curve = mj.evaluation.roc(distances[first, second], is_same)
+        assert metrics[f"{prefix}eer"] == pytest.approx(rates.equal_error_rate(curve), abs=2e-3)
+        assert f"baseline_{prefix}eer" in metrics
     threshold = calibration.read(folder)
-    strangers = (test.labels[:, None] != test.labels)[first, second]
-    measured = np.mean(distances[first, second][strangers] <= threshold.threshold + 1e-6)
-    assert threshold.relative
-    assert measured == pytest.approx(threshold.measured_far, abs=1e-3)
+    of_strangers = relative[first, second][~is_same]
+    assert np.mean(of_strangers <= threshold.threshold + 1e-6) == pytest.approx(
+        threshold.measured_far, abs=1e-3
+    )
+    assert metrics["threshold@far=0.05"] == pytest.approx(
+        mj.evaluation.threshold_at(bare[first, second], is_same, 0.05)[0], abs=1e-3
+    )
     assert "same if the relative euclidean distance is at most" in capsys.readouterr().out
 
     for number in range(2):
         Image.fromarray(test.images[number, ..., 0]).save(tmp_path / f"{number}.png")
     told = verify.main(str(tmp_path / "0.png"), str(tmp_path / "1.png"), workdir=str(folder))
-    assert told == (verify.SAME if distances[0, 1] <= threshold.threshold else verify.DIFFERENT)
+    assert told == (verify.SAME if relative[0, 1] <= threshold.threshold else verify.DIFFERENT)
     printed = re.search(r"relative euclidean distance (\S+),", capsys.readouterr().out)
-    assert float(printed[1]) == pytest.approx(distances[0, 1], abs=1e-3)
-    with pytest.raises(RunError, match=r"is for relative distances, which verify\.py alone takes"):
+    assert float(printed[1]) == pytest.approx(relative[0, 1], abs=1e-3)
+    with pytest.raises(RunError, match=r"which verify\.py alone takes: .* --norelative --checkpoint=12"):
         calibration.of_run(folder, step=run.step, distance=run.distance)
-    (folder / "evaluation" / calibration.COHORT).write_bytes(b"")
-    with pytest.raises(RunError, match=r"cohort\.npy cannot be read .* --relative"):
-        verify.main(str(tmp_path / "0.png"), str(tmp_path / "1.png"), workdir=str(folder))
 
 
-def test_evaluate_refuses_a_cohort_that_is_no_stranger_to_the_test_set(tmp_path):
+def test_a_cohort_goes_with_its_threshold_alone(tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    rows = np.ones((12, 4), np.float32)
+    threshold = calibration.Threshold(0.01, 0.5, 0.009, 0.9, "euclidean", 1000, 12, (8, 8, 1), False)
+    calibration.save(tmp_path, threshold, rows)
+    found = calibration.read(tmp_path)
+    np.testing.assert_array_equal(calibration.read_cohort(tmp_path, found), rows)
+    calibration.save(tmp_path, threshold, 2 * rows)  # and then, as if it had been killed in between:
+    with pytest.raises(RunError, match=r"cohort\.npy is not the cohort that .* --relative --checkpoint=12"):
+        calibration.read_cohort(tmp_path, found)
+    (tmp_path / "evaluation" / calibration.COHORT).unlink()
+    with pytest.raises(RunError, match=r"cohort\.npy cannot be read \(No such file"):
+        calibration.read_cohort(tmp_path, found)
+    path = tmp_path / "evaluation" / calibration.THRESHOLD
+    path.write_text(json.dumps({**json.loads(path.read_text()), "cohort": True}))
+    with pytest.raises(RunError, match="has no checksum 'cohort'"):
+        calibration.read(tmp_path)
+
+
+def test_evaluate_refuses_a_cohort_that_is_none(tmp_path):
     folder = trained_run.copy(tmp_path / "run")
     with pytest.raises(
         RunError, match=r"--relative needs training images of other classes .* 0 is one of both"
     ):
         evaluate.main(str(folder), relative=True)
+    few, others = (Images(np.zeros((9, 8, 8, 1), np.uint8), np.full(9, label, np.int32)) for label in (0, 1))
+    with pytest.raises(RunError, match="--relative needs 10 training images, and there are 9"):
+        evaluate.check_strangers(few, others)
     assert not (folder / "evaluation").exists()
 
 

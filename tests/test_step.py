@@ -273,6 +273,12 @@ def test_the_views_of_an_image_do_not_hang_on_the_images_beside_it():
     assert np.abs(alone - step.make_embed(graphdef)(params, rest, IMAGES[2:3])).max() > 1e-3
 
 
+@pytest.mark.parametrize(("views", "told"), [(0, "at least 1, got 0"), (2, "says nothing: set eval_views=1")])
+def test_views_that_cannot_be_made_are_refused(views, told):
+    with pytest.raises(RunError, match=told):
+        step.make_embed(None, views=views)
+
+
 def test_bytes_become_fractions():
     found = step.to_unit(jnp.array([0, 51, 255], jnp.uint8))
     assert found.dtype == jnp.float32

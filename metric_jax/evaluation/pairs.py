@@ -4,7 +4,6 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -14,6 +13,7 @@ from metric_jax.evaluation import checks
 from metric_jax.evaluation.neighbours import nearest
 
 MOST_PAIRS = 1_000_000  # of either kind to measure on: more take long, and make intervals hardly narrower
+STRANGERS = 10  # how many of a cohort a pair's distance is relative to, if nothing else is said
 NUMBERS_AT_A_TIME = 2**22  # 16 MB of float32
 
 
@@ -97,7 +97,15 @@ def compare(
 ) -> Compared:
     """The pairs that `all_pairs` found, compared by some embeddings: drawn once, they serve many.
 
-    With a cohort, by their `relative_distances`.
+    Args:
+        embeddings: ``[items, dim]``, floating, finite.
+        pairs: What `all_pairs` gave.
+        distance: The distance between embeddings.
+        cohort: If it is given, that of `relative_distances`, by which they are compared then.
+
+    Raises:
+        TypeError: As of `pair_distances` and `relative_distances`.
+        ValueError: Likewise.
 
     Example:
         >>> import numpy as np
@@ -154,7 +162,7 @@ def relative_distances(
     first: Any,
     second: Any,
     *,
-    k: int = 10,
+    k: int = STRANGERS,
     distance: Distance = euclidean,
 ) -> np.ndarray:
     """The distance of each pair of rows, less how far either lies from strangers.
@@ -164,7 +172,8 @@ def relative_distances(
 
     Some items lie close to everything, and would be taken for many (hubs); others, such as a face that looks away, lie
     far from all, from their own class too. One threshold on the bare distance is too loose for those and too strict for
-    these. In verification of speakers this is the normalisation of scores by a cohort; of cosines it is CSLS.
+    these. It is the adaptive normalisation of scores that speakers are verified with, less its standard deviations, and
+    for cosines CSLS, but that there either set that is compared is the other's cohort.
 
     Args:
         embeddings: ``[items, dim]``, floating, finite.
@@ -178,8 +187,8 @@ def relative_distances(
         ``[pairs]`` in float64, in units of the distance; below 0 where the two are closer than strangers are.
 
     Raises:
-        TypeError: As of `pair_distances`.
-        ValueError: As of `pair_distances` and `nearest`.
+        TypeError: As of `pair_distances`; a cohort that is not floating.
+        ValueError: As of `pair_distances`; a cohort that holds NaN or infinity or has another dimension; k beyond it.
 
     Example:
         >>> import numpy as np
@@ -188,15 +197,23 @@ def relative_distances(
         [-3.5, -0.5]
 
     References:
-        Auckenthaler, Carey, Lloyd-Thomas (2000), Score Normalization for Text-Independent Speaker Verification Systems.
-        https://doi.org/10.1006/dspr.1999.0360
+        Matějka, Novotný, Plchot, Burget, Sánchez, Černocký (2017), Analysis of Score Normalization in Multilingual
+        Speaker Recognition, Interspeech. https://doi.org/10.21437/Interspeech.2017-803
         Conneau, Lample, Ranzato, Denoyer, Jégou (2018), Word Translation Without Parallel Data.
         https://arxiv.org/abs/1710.04087
     """
-    between = pair_distances(embeddings, first, second, distance=distance)
-    _, to_cohort = nearest(jnp.asarray(embeddings), jnp.asarray(cohort), k=k, distance=distance)
-    nearness = to_cohort.astype(np.float64).mean(axis=1)
-    return between - (nearness[np.asarray(first)] + nearness[np.asarray(second)]) / 2
+    rows = checks.finite_rows(embeddings, "embeddings")
+    strangers = checks.finite_rows(cohort, "cohort")
+    if strangers.shape[1] != rows.shape[1]:
+        raise ValueError(
+            f"embeddings have dimension {rows.shape[1]} and those of the cohort {strangers.shape[1]}: they must agree"
+        )
+    if checks.count(k, "k") > len(strangers):
+        raise ValueError(f"k must be at most the {len(strangers)} items of the cohort, got {k}")
+    between = pair_distances(rows, first, second, distance=distance)
+    _, to_cohort = nearest(rows, strangers, k=k, distance=distance)
+    from_strangers = to_cohort.astype(np.float64).mean(axis=1)
+    return between - (from_strangers[np.asarray(first)] + from_strangers[np.asarray(second)]) / 2
 
 
 @functools.partial(jax.jit, static_argnames="distance")

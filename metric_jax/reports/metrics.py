@@ -13,6 +13,8 @@ TITLES = {
     "mrr": "MRR",
     "auc": "AUC",
     "eer": "EER",
+    "relative_auc": "relative AUC",
+    "relative_eer": "relative EER",
     "nmi": "NMI",
     "ami": "AMI",
     "purity": "Purity",
@@ -24,9 +26,10 @@ FAMILIES = {
     "recall@": "Recall@",
     "ndcg@": "nDCG@",
     "tar@far=": "TAR at FAR ",
+    "relative_tar@far=": "relative TAR at FAR ",
     "threshold@far=": "threshold for FAR ",
 }
-LOWER_IS_BETTER = {"eer"}
+LOWER_IS_BETTER = {"eer", "relative_eer"}
 NO_SCORES = {"genuine", "impostors", "queries", "left_out"}  # though raw pixels have them too
 
 

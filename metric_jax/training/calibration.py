@@ -4,6 +4,7 @@ What it promises is a false accept rate (FAR): of so many pairs of strangers, as
 for this checkpoint and for images like those it was measured on.
 """
 
+import hashlib
 import io
 import math
 import pathlib
@@ -37,7 +38,7 @@ class Threshold(NamedTuple):
         step: The checkpoint's.
         image_shape: (height, width, channels) of the images.
         crop: Whether images of another shape were cut to that one rather than squeezed.
-        relative: Whether it is for `evaluation.relative_distances`, to the cohort that lies beside it.
+        cohort: The checksum of the cohort beside it, if it is for `evaluation.relative_distances`; else empty.
     """
 
     far: float
@@ -49,7 +50,7 @@ class Threshold(NamedTuple):
     step: int
     image_shape: tuple[int, ...]
     crop: bool
-    relative: bool = False
+    cohort: str = ""
 
 
 def calibrate(
@@ -60,7 +61,6 @@ def calibrate(
     step: int,
     image_shape: tuple[int, ...],
     crop: bool,
-    relative: bool = False,
 ) -> Threshold:
     """The largest threshold whose FAR among the pairs of a test set does not exceed the wanted one.
 
@@ -71,7 +71,6 @@ def calibrate(
         step: The checkpoint's.
         image_shape: (height, width, channels) of the images.
         crop: Whether images of another shape were cut to that one.
-        relative: Whether the pairs were compared by their relative distances.
 
     Returns:
         The threshold.
@@ -84,9 +83,7 @@ def calibrate(
     except ValueError as error:
         raise RunError(f"no threshold can be calibrated: {error}") from error
     impostors = int(np.sum(~compared.is_same))
-    return Threshold(
-        far, threshold, measured, tar, distance.name, impostors, step, image_shape, crop, relative
-    )
+    return Threshold(far, threshold, measured, tar, distance.name, impostors, step, image_shape, crop)
 
 
 def check_far(far: float) -> None:
@@ -108,21 +105,26 @@ def save(workdir: pathlib.Path, threshold: Threshold, cohort: np.ndarray | None 
         content = io.BytesIO()
         np.save(content, cohort, allow_pickle=False)
         files.replace(path.with_name(COHORT), content.getvalue())
+        threshold = threshold._replace(cohort=hashlib.sha256(content.getvalue()).hexdigest())
     folders.write_json(path, threshold._asdict())
     return path
 
 
-def read_cohort(workdir: pathlib.Path) -> np.ndarray:
-    """The cohort that `save` wrote beside a relative threshold.
+def read_cohort(workdir: pathlib.Path, threshold: Threshold) -> np.ndarray:
+    """The cohort that `save` wrote beside this threshold.
 
     Raises:
-        RunError: It is missing or broken.
+        RunError: It is missing, broken, or that of another threshold.
     """
     path = workdir / EVALUATION / COHORT
+    remedy = f"{REMEDY}{workdir} --relative --checkpoint={threshold.step}"
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise RunError(f"{path} cannot be read ({error}): {REMEDY}{workdir} --relative") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror}): {remedy}") from error
+    if hashlib.sha256(content).hexdigest() != threshold.cohort:
+        raise RunError(f"{path} is not the cohort that the threshold was calibrated with: {remedy}")
+    return np.load(io.BytesIO(content), allow_pickle=False)
 
 
 def read(workdir: pathlib.Path) -> Threshold:
@@ -145,12 +147,15 @@ def read(workdir: pathlib.Path) -> Threshold:
         raise RunError(f"{path} has no 'image_shape' of three numbers: {REMEDY}{workdir}")
     if not isinstance(crop, bool):
         raise RunError(f"{path} does not say whether to 'crop': {REMEDY}{workdir}")
+    cohort = found.get("cohort", "")  # older ones have none
+    if not isinstance(cohort, str):
+        raise RunError(f"{path} has no checksum 'cohort': {REMEDY}{workdir}")
     return Threshold(
         **{key: found[key] for key in numbers},
         distance=str(found.get("distance")),
         image_shape=tuple(shape),
         crop=crop,
-        relative=found.get("relative") is True,
+        cohort=cohort,
     )
 
 
@@ -169,9 +174,9 @@ def of_run(
             f"the threshold in {workdir} is that of step {found.step} and the {found.distance} distance, and this is "
             f"step {step} and the {distance.name} distance: {REMEDY}{workdir} --checkpoint={step}"
         )
-    if found.relative and not takes_relative:
+    if found.cohort and not takes_relative:
         raise RunError(
             f"the threshold in {workdir} is for relative distances, which verify.py alone takes: {REMEDY}{workdir} "
-            "--norelative"
+            f"--norelative --checkpoint={step}"
         )
     return found

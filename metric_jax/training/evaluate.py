@@ -76,7 +76,7 @@ class Evaluator:
         return self._in_batches(self._embed, state, self._test)
 
     def glance(self, state: TrainState, images: Images) -> np.ndarray:
-        """Embeddings ``[n, dim]`` of these images, of a single view each, for what need not be exact."""
+        """Embeddings ``[n, dim]`` of these images by a single view of each: for the centres of classes."""
         return self._in_batches(self._glance, state, images)
 
     def _in_batches(self, embed: jax.stages.Wrapped, state: TrainState, images: Images) -> np.ndarray:
@@ -175,22 +175,34 @@ def assess(
     """
     rows = jnp.asarray(embeddings)
     classes = jnp.asarray(np.unique(labels, return_inverse=True)[1])  # labels may be beyond 32 bits
+    with _evaluable():
+        return {
+            **retrieval(rows, classes, ks=_ks(len(rows)), distance=distance, intervals=True),
+            **verified(labels, compared, far=far, seed=seed),
+            **_few_shot(rows, classes, distance=distance, seed=seed),
+            **clustering(normalize(rows) if distance is cosine else rows, classes, seed=seed),
+        }
+
+
+def verified(
+    labels: np.ndarray, compared: Compared, *, far: float | None = None, seed: int = 0
+) -> dict[str, float]:
+    """What `evaluation.verification` says of these pairs, with intervals over classes: the part of `assess` on pairs.
+
+    Raises:
+        RunError: An FAR that these impostors cannot resolve.
+    """
     subjects = np.stack([labels[compared.first], labels[compared.second]], axis=1)
     impostors = np.sum(~compared.is_same)
     fars = {each for each in FARS if each >= 1 / impostors} | ({far} if far else set())
     with _evaluable():
-        return {
-            **retrieval(rows, classes, ks=_ks(len(rows)), distance=distance, intervals=True),
-            **verification(
-                compared.distances,
-                compared.is_same,
-                fars=sorted(fars, reverse=True),
-                subjects=subjects,
-                seed=seed,
-            ),
-            **_few_shot(rows, classes, distance=distance, seed=seed),
-            **clustering(normalize(rows) if distance is cosine else rows, classes, seed=seed),
-        }
+        return verification(
+            compared.distances,
+            compared.is_same,
+            fars=sorted(fars, reverse=True),
+            subjects=subjects,
+            seed=seed,
+        )
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ from metric_jax.training.progress import Clock, Progress
 from metric_jax.training.reporter import Pending, Reporter
 from metric_jax.training.signals import Termination
 from metric_jax.training.state import TrainState
-from metric_jax.training.step import Output, make_encoder, make_train_step
+from metric_jax.training.step import Output, check_views, make_encoder, make_train_step
 from metric_jax.training.stream import Source
 from metric_jax.training.writer import MetricsWriter
 
@@ -213,10 +213,10 @@ _AT_LEAST = {
         "steps",
         "log_every",
         "eval_every",
-        "checkpoint_every",
-        "checkpoints_kept",
         "eval_batch",
         "eval_views",
+        "checkpoint_every",
+        "checkpoints_kept",
     ),
     0: ("seed", "batch.chunk", "loss.before_steps", "memory.size", "memory.start"),
 }
@@ -260,11 +260,7 @@ def _plan(config: ml_collections.ConfigDict) -> _Plan:
             f"augment.flip={config.augment.flip} makes of a class what data.mirrors calls another: leave either out"
         )
     augment = choices.augmentation(**config.augment)
-    if config.eval_views > 1 and augment is None:
-        raise RunError(
-            f"eval_views={config.eval_views} are made of an image as config.augment says, and it says nothing: set "
-            "eval_views=1, or augment.rotate or the like"
-        )
+    check_views(config.eval_views, augment)
     loss_rate = wanted.learning_rate if wanted.loss_learning_rate is None else wanted.loss_learning_rate
     if wanted.loss_learning_rate is not None and not objective.learns:
         raise RunError(f"{config.loss.name} learns nothing: leave optimizer.loss_learning_rate alone")

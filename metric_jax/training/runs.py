@@ -61,12 +61,10 @@ class Run:
         saved = _Saved(folder / folders.CHECKPOINTS / str(step), f"checkpoint {step} of {folder}")
         saved.check(wanted, self.image_shape)
         self.parameters = saved.load(wanted, devices.replicated(self._mesh))
-        self.function = make_embed(
-            graphdef,
-            views=config.get("eval_views", 1),
-            mirrored=config.get("eval_mirrored", False),
-            augment=choices.augmentation(**config.get("augment", {})),
-        )
+        views = config.get("eval_views", 1)
+        augment = choices.augmentation(**config["augment"]) if views > 1 else None
+        mirrored = config.get("eval_mirrored", False)
+        self.function = make_embed(graphdef, views=views, mirrored=mirrored, augment=augment)
         self._jitted = devices.jit(self.function)
 
     def embed(self, images: np.ndarray) -> np.ndarray:

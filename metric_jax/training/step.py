@@ -5,7 +5,7 @@ fixed when it is made, so that it compiles once; the state it is given is donate
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -154,9 +154,13 @@ def make_embed(
         views: An embedding is the mean of those of so many views of an image, of length 1 again if the model's are: the
             image itself and others that ``augment`` makes of it, all images being changed in the same ways.
         mirrored: Whether every view is looked at in the mirror too.
-        augment: ``(images, key) -> images``, for further views; None leaves the image as it is.
+        augment: ``(images, key) -> images``, for further views.
+
+    Raises:
+        RunError: As of `check_views`.
     """
-    changed = augment or (lambda images, key: images)
+    check_views(views, augment)
+    changed = cast(Augment, augment)
 
     def embed(params: Any, rest: Any, images: UInt8[Array, "batch height width channels"]) -> Array:
         model: Any = assemble(graphdef, params, rest)
@@ -177,6 +181,17 @@ def make_embed(
         return normalize(total) if model.normalise else total / views
 
     return embed
+
+
+def check_views(views: int, augment: Augment | None) -> None:
+    """Raises a RunError unless so many views of an image can be made of it."""
+    if views < 1:
+        raise RunError(f"eval_views must be at least 1, got {views}")
+    if views > 1 and augment is None:
+        raise RunError(
+            f"eval_views={views} are made of an image as config.augment says, and it says nothing: set eval_views=1, "
+            "or augment.rotate or the like"
+        )
 
 
 def to_unit(images: UInt8[Array, "..."]) -> Float[Array, "..."]:

@@ -73,7 +73,7 @@ class HardClassSampler(PKSampler):
                 f"centres must be finite and [{len(self._counts)} classes, dim], got {list(centres.shape)}"
             )
         other = copy.copy(self)
-        other._centres = centres.astype(np.float32) if centres.any() else None
+        other._centres = centres.astype(np.float64) if centres.any() else None
         return other
 
     def _choose(self, rng: np.random.Generator) -> np.ndarray:
@@ -90,7 +90,7 @@ class HardClassSampler(PKSampler):
         for one, to_others in zip(drawn, distances, strict=True):
             if free[one] and len(chosen) < self.classes:
                 to_others[~free] = np.inf
-                nearest = np.argpartition(to_others, self._neighbours)[: 1 + self._neighbours]
+                nearest = np.argsort(to_others, kind="stable")[: 1 + self._neighbours]
                 free[nearest] = False
                 chosen.extend(nearest)
         return np.array(chosen)
