@@ -177,7 +177,7 @@ def relative_distances(
 
     Args:
         embeddings: ``[items, dim]``, floating, finite.
-        cohort: ``[strangers, dim]``, likewise.
+        cohort: ``[strangers, dim]``, likewise; what is of a class of the cohort looks nearer to strangers than it is.
         first: ``[pairs]`` indices of rows.
         second: ``[pairs]`` indices of rows.
         k: How many of the cohort are nearest, at most all of it.
