@@ -3,9 +3,9 @@
     python experiments/verify.py IMAGE1 IMAGE2 --workdir=runs/faces
 
 Prints the distance, the threshold, "same" or "different", and the false accept rate that the threshold was calibrated
-for by evaluate.py. After its --relative, the distance is relative to the images that the run was trained on, and the two
-must be of none of those classes, whose images are no strangers to them. Exit codes, for scripts: 0 same, 1 different,
-2 error, told in one line on stderr.
+for by evaluate.py. After its --relative, the distance is relative to the images that the run was trained on, and the
+two must be of none of those classes, whose images are no strangers to them. Exit codes, for scripts: 0 same,
+1 different, 2 error, told in one line on stderr.
 """
 
 import pathlib
