@@ -96,21 +96,19 @@ def main(
         evaluate(path.name if unlike else str(path), run, test, strangers, pairs, raw, far)
         for path, run in zip(paths, runs, strict=True)
     ]
-    threshold = evaluated[0].threshold
 
     folder = runs[0].folder / calibration.EVALUATION
     try:
         folder.mkdir(exist_ok=True)
         folders.write_json(folder / RESULTS, evaluated[0].metrics)
-        calibration.save(runs[0].folder, threshold, evaluated[0].cohort)
+        threshold = calibration.save(runs[0].folder, evaluated[0].threshold, evaluated[0].cohort)
         report = write_report(folder, evaluated, test, projector=projector)
     except OSError as error:
         raise RunError(f"cannot write to {folder}: {error}") from error
     for each in evaluated:
         print(f"{each.name}\n{table(each.metrics)}\n")
-    told = f"{'relative ' * relative}{threshold.distance}"
     print(
-        f"same if the {told} distance is at most {threshold.threshold:.4f}: that accepts\n"
+        f"same if the {threshold.measure} is at most {threshold.threshold:.4f}: that accepts\n"
         f"  {threshold.measured_far:.4%} of {threshold.impostors:,} pairs of different classes\n"
         f"  {threshold.tar:.4%} of the pairs of the same class\nreport: {report}"
     )

@@ -64,9 +64,8 @@ def main(workdir: str, path: str, partitions: int, settings: Sequence[str] = ())
     row = compare.by_class(path, settings)
     training.check(row.config)
     as_they_are = row.config.copy_and_resolve_references()
-    as_they_are.data.update(
-        rotations=False, mirrors=False
-    )  # what was turned or mirrored is no further stranger
+    # What was turned or mirrored is no further stranger.
+    as_they_are.data.update(rotations=False, mirrors=False)
     folder = pathlib.Path(workdir)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in (NETWORK, *BASELINES)}
     try:

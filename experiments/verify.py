@@ -40,11 +40,10 @@ def main(image1: str, image2: str, *, workdir: str, checkpoint: int | str | None
         (distance,) = relative_distances(embeddings, cohort, [0], [1], distance=run.distance)
     else:
         (distance,) = pair_distances(embeddings, [0], [1], distance=run.distance)
-    measure = f"{'relative ' if threshold.cohort else ''}{threshold.distance}"
     is_same = distance <= threshold.threshold
     print(
         f"{'same' if is_same else 'different'}\n"
-        f"{measure} distance {distance:.4f}, threshold {threshold.threshold:.4f}\n"
+        f"{threshold.measure} {distance:.4f}, threshold {threshold.threshold:.4f}\n"
         f"calibrated for a false accept rate of {threshold.far:.3g} (measured {threshold.measured_far:.3g} on "
         f"{threshold.impostors:,} pairs of different classes; of the same class it accepts {threshold.tar:.1%})"
     )

@@ -13,8 +13,6 @@ TITLES = {
     "mrr": "MRR",
     "auc": "AUC",
     "eer": "EER",
-    "relative_auc": "relative AUC",
-    "relative_eer": "relative EER",
     "nmi": "NMI",
     "ami": "AMI",
     "purity": "Purity",
@@ -26,10 +24,10 @@ FAMILIES = {
     "recall@": "Recall@",
     "ndcg@": "nDCG@",
     "tar@far=": "TAR at FAR ",
-    "relative_tar@far=": "relative TAR at FAR ",
     "threshold@far=": "threshold for FAR ",
 }
-LOWER_IS_BETTER = {"eer", "relative_eer"}
+LOWER_IS_BETTER = {"eer"}
+RELATIVE = "relative_"  # what a metric of relative distances has before its name
 NO_SCORES = {"genuine", "impostors", "queries", "left_out"}  # though raw pixels have them too
 
 
@@ -92,10 +90,12 @@ def _row(key: str, runs: Sequence[Run]) -> Row:
     in_range = all(m.value is None or 0 <= m.value <= 1 for m in measured)
     known = key in TITLES or key.startswith(tuple(FAMILIES)) or any(m.baseline is not None for m in measured)
     is_score = known and in_range and key not in NO_SCORES and not key.startswith("threshold")
-    return Row(_title(key), is_score, measured, key in LOWER_IS_BETTER)
+    return Row(_title(key), is_score, measured, key.removeprefix(RELATIVE) in LOWER_IS_BETTER)
 
 
 def _title(key: str) -> str:
+    if key.startswith(RELATIVE):
+        return f"relative {_title(key.removeprefix(RELATIVE))}"
     for family, title in FAMILIES.items():
         if key.startswith(family):
             return title + key.removeprefix(family)

@@ -52,6 +52,11 @@ class Threshold(NamedTuple):
     crop: bool
     cohort: str = ""
 
+    @property
+    def measure(self) -> str:
+        """What the two are compared by, in words."""
+        return f"{'relative ' if self.cohort else ''}{self.distance} distance"
+
 
 def calibrate(
     compared: Compared,
@@ -92,13 +97,16 @@ def check_far(far: float) -> None:
         raise RunError(f"--far must lie above 0 and be at most 1, got {far:g}")
 
 
-def save(workdir: pathlib.Path, threshold: Threshold, cohort: np.ndarray | None = None) -> pathlib.Path:
-    """Writes the threshold into the evaluation folder of a run, which is there; returns the file.
+def save(workdir: pathlib.Path, threshold: Threshold, cohort: np.ndarray | None = None) -> Threshold:
+    """Writes the threshold into the evaluation folder of a run, which is there.
 
     Args:
         workdir: The run.
         threshold: The threshold.
         cohort: ``[strangers, dim]``, embeddings, if it is for distances relative to these.
+
+    Returns:
+        The threshold as it was written, with the checksum of the cohort.
     """
     path = workdir / EVALUATION / THRESHOLD
     if cohort is not None:
@@ -107,7 +115,7 @@ def save(workdir: pathlib.Path, threshold: Threshold, cohort: np.ndarray | None 
         files.replace(path.with_name(COHORT), content.getvalue())
         threshold = threshold._replace(cohort=hashlib.sha256(content.getvalue()).hexdigest())
     folders.write_json(path, threshold._asdict())
-    return path
+    return threshold
 
 
 def read_cohort(workdir: pathlib.Path, threshold: Threshold) -> np.ndarray:

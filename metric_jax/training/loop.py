@@ -209,15 +209,7 @@ _DIAGNOSED = 2048
 
 # Numbers of which no less makes sense, by the smallest that does.
 _AT_LEAST = {
-    1: (
-        "steps",
-        "log_every",
-        "eval_every",
-        "eval_batch",
-        "eval_views",
-        "checkpoint_every",
-        "checkpoints_kept",
-    ),
+    1: ("steps", "log_every", "eval_every", "checkpoint_every", "checkpoints_kept", "eval_batch"),
     0: ("seed", "batch.chunk", "loss.before_steps", "memory.size", "memory.start"),
 }
 

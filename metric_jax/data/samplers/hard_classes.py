@@ -59,6 +59,7 @@ class HardClassSampler(PKSampler):
             )
         self._neighbours = neighbours
         self._centres: np.ndarray | None = None
+        self._squares = np.zeros(0)  # of the centres' lengths
 
     def with_centres(self, centres: np.ndarray) -> Self:
         """The sampler with classes where these centres are, ``[C, dim]``, by the classes' order; see `class_centres`.
@@ -74,6 +75,7 @@ class HardClassSampler(PKSampler):
             )
         other = copy.copy(self)
         other._centres = centres.astype(np.float64) if centres.any() else None
+        other._squares = np.square(centres.astype(np.float64)).sum(axis=1)
         return other
 
     def _choose(self, rng: np.random.Generator) -> np.ndarray:
@@ -81,8 +83,9 @@ class HardClassSampler(PKSampler):
             return super()._choose(rng)
         # Of the first P drawn, enough are free until the batch is full: one product has the distances of them all.
         drawn = rng.permutation(len(self._counts))[: self.classes]
-        squares = np.square(self._centres).sum(axis=1)
-        distances = squares - 2 * (self._centres[drawn] @ self._centres.T)  # squared, less what all share
+        distances = self._squares - 2 * (
+            self._centres[drawn] @ self._centres.T
+        )  # squared, less what all share
         # Itself first, even beside one in the very same place.
         distances[np.arange(len(drawn)), drawn] = -np.inf
         free = np.ones(len(self._counts), bool)
