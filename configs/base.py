@@ -93,7 +93,7 @@ def get_config() -> ConfigDict:
     config.model.depths = placeholder(tuple)  # blocks of each stage, of resnet, convnext
     config.model.norm = placeholder(str)  # "batch" or "group", of convnet
     config.model.neck = placeholder(bool)  # a BatchNorm behind the head, of the others
-    config.model.patch = placeholder(int)  # side of a patch, of vit
+    config.model.patch = placeholder(int)  # side of a patch, of vit, convnet
     config.model.heads = placeholder(int)  # of attention, of vit
     config.model.mean = placeholder(tuple)  # subtracted from red, green, blue, of all but convnet
     config.model.std = placeholder(tuple)  # what they are then divided by

@@ -26,8 +26,8 @@ from configs import base
 def get_config() -> ConfigDict:
     """Batches of 64 characters × 4 drawings."""
     config = base.get_config()
-    config.steps = 3000
-    config.eval_every = 750
+    config.steps = 5000
+    config.eval_every = 1250
     config.eval_views = 8
     config.data.source = "tfds"
     config.data.name = "omniglot"
@@ -39,12 +39,16 @@ def get_config() -> ConfigDict:
     config.batch.neighbours = 3
     config.batch.classes = 64
     config.batch.samples = 4
-    config.model.width = 24
-    config.model.blocks = 5
+    config.model.patch = 2
+    config.model.width = 48
     config.model.growth = 2
     config.model.dim = 256
     config.loss.name = "supcon_loss"
     config.loss.temperature = 0.1
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-2
+    config.optimizer.warmup = 100
+    config.optimizer.weight_decay = 0.03
     config.augment.rotate = 10.0
     config.augment.scale = 0.15
     config.augment.shear = 0.2

@@ -68,8 +68,18 @@ def normed(x, norm, train):
     return x if norm.scale is None else x * np.asarray(norm.scale[...]) + np.asarray(norm.bias[...])
 
 
+def in_patches(x, side):
+    """Each patch as one pixel, the pixels it has row by row."""
+    out = np.empty((len(x), x.shape[1] // side, x.shape[2] // side, side * side * x.shape[3]))
+    for row in range(out.shape[1]):
+        for column in range(out.shape[2]):
+            patch = x[:, side * row : side * (row + 1), side * column : side * (column + 1)]
+            out[:, row, column] = patch.reshape(len(x), -1)
+    return out
+
+
 def reference(net, x, train):
-    x = np.asarray(x, np.float64)
+    x = in_patches(np.asarray(x, np.float64), net.patch)
     for block in net.blocks:
         x = pooled(np.maximum(normed(convolved(x, np.asarray(block.conv.kernel[...])), block.norm, train), 0))
     x = x.reshape(len(x), -1) @ np.asarray(net.head.kernel[...]) + np.asarray(net.head.bias[...])
@@ -95,6 +105,7 @@ def shaken(net):
         ({}, True),
         ({"norm": "group", "width": 12}, True),
         ({"growth": 3}, True),
+        ({"patch": 3}, True),
         ({"normalise": False}, False),
     ],
 )
@@ -276,6 +287,11 @@ def test_a_functional_step_leaves_the_network_as_it_was():
         ({"width": 0}, r"model\.width must be at least 1, got 0"),
         ({"dim": -1}, r"model\.dim must be at least 1, got -1"),
         ({"blocks": 0}, r"model\.blocks must be at least 1, got 0"),
+        ({"patch": 0}, r"model\.patch must be at least 1, got 0"),
+        (
+            {"patch": 2},
+            r"model\.patch=2 must divide the sides of the images, 9×6: resize them by data\.size=8",
+        ),
         ({"dtype": "float16"}, r"model\.dtype must be 'float32' or 'bfloat16', got 'float16'"),
         ({"norm": "layer"}, r"model\.norm must be 'batch' or 'group', got 'layer'"),
         ({"image_shape": (8, 8)}, r"image_shape must be \(height, width, channels\), got \(8, 8\)"),

@@ -87,7 +87,7 @@ def test_bfloat16_is_what_all_layers_but_the_last_compute_in(name, options):
     [
         ("resnet18", {"heads": 3}, "refuses its options: it has no heads, so leave model.heads alone; it has depths"),
         ("vit_small", {"norm": "group"}, "it has no norm, .*; it has patch, width, blocks, heads"),
-        ("convnet", {"neck": True}, "it has no neck, .*; it has width, dim, blocks, growth, norm"),
+        ("convnet", {"neck": True}, "it has no neck, .*; it has width, dim, blocks, growth, patch, norm"),
         ("vit_small", {"patch": 5}, "'vit_small' refuses its options: model.patch=5 must divide"),
         ("vit_smal", {}, "model.name 'vit_smal', did you mean 'vit_small'"),
         ("convnext_tiny", {"pretrained": "/no/weights"}, "model.pretrained: there is no file /no/weights"),

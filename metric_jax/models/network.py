@@ -102,6 +102,17 @@ def check_image_shape(image_shape: Sequence[int]) -> None:
         raise ValueError(f"image_shape must be (height, width, channels), got {tuple(image_shape)}")
 
 
+def grid(image_shape: Sequence[int], patch: int) -> tuple[int, int]:
+    """How many patches of that side fill the images, in (rows, columns); raises a ValueError unless they do."""
+    height, breadth, _ = image_shape
+    if height % patch or breadth % patch:
+        raise ValueError(
+            f"model.patch={patch} must divide the sides of the images, {height}×{breadth}: resize them by "
+            f"data.size={max(1, height // patch) * patch}, or choose another patch"
+        )
+    return height // patch, breadth // patch
+
+
 def check_colours(image_shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> None:
     """Raises a ValueError unless `standardised` can take such images."""
     check_image_shape(image_shape)

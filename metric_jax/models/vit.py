@@ -78,16 +78,10 @@ class ViT(Network):
         network.check_colours(image_shape, mean, std)
         network.check_dtype(dtype)
         network.check_sizes(patch=patch, width=width, blocks=blocks, heads=heads, dim=dim)
-        height, breadth, _ = image_shape
-        if height % patch or breadth % patch:
-            raise ValueError(
-                f"model.patch={patch} must divide the sides of the images, {height}×{breadth}: resize them by "
-                f"data.size={max(1, height // patch) * patch}, or choose another patch"
-            )
+        self.grid = network.grid(image_shape, patch)
         if width % heads:
             raise ValueError(f"model.heads={heads} must divide model.width={width}")
         self.mean, self.std, self.dtype = tuple(mean), tuple(std), dtype
-        self.grid = (height // patch, breadth // patch)
         self.patches = nnx.Conv(
             3,
             width,
