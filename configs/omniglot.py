@@ -26,8 +26,8 @@ from configs import base
 def get_config() -> ConfigDict:
     """Batches of 64 characters × 4 drawings."""
     config = base.get_config()
-    config.steps = 5000
-    config.eval_every = 1250
+    config.steps = 6400
+    config.eval_every = 1600
     config.eval_views = 8
     config.data.source = "tfds"
     config.data.name = "omniglot"
