@@ -7,7 +7,7 @@ as peopleDevTrain.txt names, and tests on the others, whom training never saw; o
 query and teaches nothing.
 
 Which people are in which part the seed of the split draws: it is not LFW's own test, which is 6,000 pairs, in ten
-folds, of people on whom nothing is to be trained. docs/data.md evaluates on them a run that was trained on other faces,
+folds, of people on whom nothing is to be trained: experiments/lfw.py makes it of a run that was trained on other faces,
 as LFW's protocol of "unrestricted, labeled outside data" allows. Not run yet: there is no expected result.
 """
 

@@ -15,7 +15,13 @@ from metric_jax.training.runs import BEST
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # what shells expect after Ctrl-C
-NEEDED = ("config", "workdir", "out", "gallery")  # flags that a script cannot do without, if it has them
+NEEDED = (
+    "config",
+    "workdir",
+    "out",
+    "gallery",
+    "pairs",
+)  # flags that a script cannot do without, if it has them
 
 
 def start(

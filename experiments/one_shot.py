@@ -7,12 +7,17 @@ run of configs/omniglot.py never saw. An episode draws 20 characters of one alph
 drawings of each, by different people: the first shows the character, the second is to be recognised. Theirs are 20
 fixed episodes of ten of these alphabets, in each of which one person drew all that is shown, and another all that is to
 be recognised. Who drew what the set of TFDS does not say; so its errors are near theirs, and not to be taken for them.
-Where their folder of runs is at hand, `metric_jax.evaluation.one_shot_runs` reads it. Prints the error of every
-alphabet, and their mean ± half its 95 % interval over alphabets.
+Prints the error of every alphabet, and their mean ± half its 95 % interval over alphabets.
+
+    python experiments/one_shot.py --workdir=runs/omniglot --runs=FOLDER
+
+takes their own episodes, of the folder that Omniglot's one-shot-classification/all_runs.zip unpacks to, and prints the
+one error of all, with Wilson's 95 % interval.
 """
 
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,8 +27,9 @@ from absl import flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
 
 from experiments import command, sweep
+from metric_jax.data import DataError
 from metric_jax.distances import Distance
-from metric_jax.evaluation import few_shot
+from metric_jax.evaluation import few_shot, one_shot_runs, within_alphabet
 from metric_jax.training import RunError, open_run
 
 WAYS = 20
@@ -58,6 +64,37 @@ def main(workdir: str, data: dict[str, Any], *, episodes: int, checkpoint: int |
         print(f"{name:32s} {error:.4f}")
     over_all = sweep.summary([{"error": error} for error in errors.values()])["error"]
     print(f"{f'mean of {len(errors)}':32s} {sweep.cell(over_all)}")
+
+
+def of_runs(workdir: str, folder: str, data: dict[str, Any], *, checkpoint: int | str | None = None) -> None:
+    """Classifies the queries of Lake's runs and tells.
+
+    Args:
+        workdir: The run that embeds.
+        folder: The folder of theirs.
+        data: What else than in its config the run's data are to be, of which only the size of the images matters here.
+        checkpoint: As of `open_run`.
+
+    Raises:
+        DataError: The folder holds no such runs, or an image in it cannot be read.
+    """
+    try:
+        episodes = within_alphabet(folder)
+    except (OSError, ValueError) as error:
+        raise DataError(f"--runs: {error}") from error
+    run = open_run(workdir, checkpoint=checkpoint, data=data or None)
+
+    def embed(paths: Sequence[pathlib.Path]) -> np.ndarray:
+        return run.embed(np.stack([run.read_image(path) for path in paths]))
+
+    found = one_shot_runs(
+        episodes, lambda query, support: run.distance.pairwise(embed(query), embed(support))
+    )
+    low, high = 1 - found["accuracy_high"], 1 - found["accuracy_low"]
+    print(
+        f"error {1 - found['accuracy']:.4f}, 95 % interval {low:.4f} to {high:.4f}, of {found['queries']} queries in "
+        f"{found['runs']} runs"
+    )
 
 
 def within(
@@ -99,9 +136,14 @@ if __name__ == "__main__":
     WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run.")
     CHECKPOINT = command.define_checkpoint()
     EPISODES = flags.DEFINE_integer("episodes", 200, "Episodes of each class of classes.", lower_bound=2)
+    RUNS = flags.DEFINE_string("runs", None, "The folder of Lake's runs: run01, run02, ...")
     DATA = command.define_data("one_shot")
-    command.start(
-        "one_shot",
-        lambda: main(WORKDIR.value, DATA(), episodes=EPISODES.value, checkpoint=CHECKPOINT.value),
-        usage=__doc__,
-    )
+
+    def start() -> None:
+        """Takes the episodes of Lake's runs where they are given."""
+        if RUNS.value is None:
+            main(WORKDIR.value, DATA(), episodes=EPISODES.value, checkpoint=CHECKPOINT.value)
+        else:
+            of_runs(WORKDIR.value, RUNS.value, DATA(), checkpoint=CHECKPOINT.value)
+
+    command.start("one_shot", start, usage=__doc__)

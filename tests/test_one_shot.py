@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
+import scripts
+import trained_run
+from PIL import Image
 
 from experiments import one_shot
 from metric_jax import euclidean
-from metric_jax.data import Images
+from metric_jax.data import Images, datasets
+from metric_jax.evaluation import intervals
 from metric_jax.training import RunError
 
 LABELS = np.repeat(np.arange(27, dtype=np.int32), 4)
@@ -57,3 +61,35 @@ def test_what_has_no_classes_of_classes_is_told(monkeypatch):
         one_shot.within(
             np.zeros((3, 1), np.float32), np.zeros(3, int), np.array(["Latin"] * 3), euclidean, episodes=2
         )
+
+
+@pytest.fixture
+def lakes(tmp_path):
+    """Two runs of two digits each, and a query that looks like the wrong one."""
+    train, _ = datasets.load("digits")
+    of = {digit: train.images[train.labels == digit][0, ..., 0] for digit in range(4)}
+    for name, (one, other), asked in (("run01", (0, 1), (0, 1)), ("run02", (2, 3), (2, 2))):
+        files = {"training/class01": one, "training/class02": other}
+        files |= {f"test/item{i}": digit for i, digit in enumerate(asked, start=1)}
+        for file, digit in files.items():
+            path = tmp_path / name / f"{file}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(of[digit]).save(path)
+        lines = [f"{name}/test/item{i}.png {name}/training/class0{i}.png" for i in (1, 2)]
+        (tmp_path / name / "class_labels.txt").write_text("\n".join(lines))
+    return tmp_path
+
+
+def test_lakes_own_runs(lakes):
+    """A query is a copy of a support image: right, but for the one of which another is the answer."""
+    run = trained_run.trained()
+    told = scripts.run("one_shot", f"--workdir={run}", f"--runs={lakes}")
+    assert (told.code, told.err) == (0, "")
+    low, high = intervals.proportion(1, 4, level=0.95)
+    assert told.out == f"error 0.2500, 95 % interval {low:.4f} to {high:.4f}, of 4 queries in 2 runs\n"
+
+
+def test_a_folder_without_runs_is_told_before_a_run_is_opened(tmp_path):
+    told = scripts.run("one_shot", "--workdir=nowhere", f"--runs={tmp_path}")
+    assert (told.code, told.out) == (2, "")
+    assert f"one_shot: --runs: {tmp_path} holds no runs" in told.err
