@@ -90,6 +90,7 @@ def test_a_run_on_real_omniglot(shared, tmp_path, capsys):
     asked.update_from_flattened_dict(
         {
             "steps": 2,
+            "optimizer.warmup": 0,
             "log_every": 1,
             "eval_every": 2,
             "eval_batch": 128,
