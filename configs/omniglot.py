@@ -14,8 +14,8 @@ in configs/omniglot_vinyals.py, 22.6 %; at 48×48 19.5; with 32, 64, 128 and 256
 well 17.5; at 64×64, with batches of near classes and 1,000 steps, 15.2, of which eight views took 0.8. Those batches
 need to know where the classes lie, which is looked up at every evaluation, so that the first quarter has any classes
 together. Of five others, with eight views and three and a half minutes of any classes: five blocks of 24 to 384
-channels 10.6, at a rate of 0.003; of 2×2 pixels as one, with four blocks of 48 to 384, 9.7, for that makes twice as
-many steps; at a learning rate of 0.001 11.1, at 0.003 these 9.7, at 0.01 9.2, and with weight decay 9.0.
+channels 10.6, at a rate of 0.003; of 2×2 pixels as one, with four blocks of 48 to 384, 9.7, for that makes nearly
+twice as many steps; at a learning rate of 0.001 11.1, at 0.003 these 9.7, at 0.01 9.2, and with weight decay 9.0.
 
 Not chosen: 128 characters × 2 drawings (10.3, at 0.003), 32 × 8 (10.1), 64 to 512 channels (10.2), stronger
 augmentation (9.5; it may pay in longer training), 96×96 pixels, 3×3 as one (8.9, but a quarter slower); before, a

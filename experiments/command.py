@@ -9,19 +9,14 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from configs import base
-from metric_jax.data.errors import unknown
+from metric_jax.data.errors import DataError, unknown
 from metric_jax.training import USER_ERRORS
 from metric_jax.training.runs import BEST
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # what shells expect after Ctrl-C
-NEEDED = (
-    "config",
-    "workdir",
-    "out",
-    "gallery",
-    "pairs",
-)  # flags that a script cannot do without, if it has them
+# Flags that a script cannot do without, if it has them.
+NEEDED = ("config", "workdir", "out", "gallery", "pairs")
 
 
 def start(
@@ -65,6 +60,14 @@ def start(
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def given(flag: str, reader: Callable[[str], Any], path: str) -> Any:
+    """What a reader makes of the path that a flag gives; if it cannot, a DataError names the flag."""
+    try:
+        return reader(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"--{flag}: {error}") from error
 
 
 def define_checkpoint() -> flags.FlagHolder[int | str | None]:

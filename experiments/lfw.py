@@ -36,10 +36,7 @@ def main(gallery: str, path: str) -> None:
         DataError: The file cannot be read, or is none of pairs; it names photos that were not embedded.
         RunError: The gallery does not say by which distance to compare.
     """
-    try:
-        pairs = read_pairs(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"--pairs: {error}") from error
+    pairs = command.given("pairs", read_pairs, path)
     photos = shards.read(gallery)
     distance = choices.DISTANCES.get(photos.made_with.get("distance", ""))
     if distance is None:

@@ -27,7 +27,6 @@ from absl import flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
 
 from experiments import command, sweep
-from metric_jax.data import DataError
 from metric_jax.distances import Distance
 from metric_jax.evaluation import few_shot, one_shot_runs, within_alphabet
 from metric_jax.training import RunError, open_run
@@ -78,10 +77,7 @@ def of_runs(workdir: str, folder: str, data: dict[str, Any], *, checkpoint: int 
     Raises:
         DataError: The folder holds no such runs, or an image in it cannot be read.
     """
-    try:
-        episodes = within_alphabet(folder)
-    except (OSError, ValueError) as error:
-        raise DataError(f"--runs: {error}") from error
+    episodes = command.given("runs", within_alphabet, folder)
     run = open_run(workdir, checkpoint=checkpoint, data=data or None)
 
     def embed(paths: Sequence[pathlib.Path]) -> np.ndarray:

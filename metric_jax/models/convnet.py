@@ -67,8 +67,8 @@ class ConvNet(Network):
             dim: Dimension of the embedding.
             blocks: How many blocks.
             growth: What every further block multiplies them by.
-            patch: Side of a patch, whose pixels the first block takes for the channels of one. On large images that
-                block takes most of the time; so it has fewer places to look at, and nothing is lost.
+            patch: Side of a patch, whose pixels the first block takes for the channels of one. On large images no other
+                block takes as long; so it has fewer places to look at, and still sees every pixel.
             norm: ``"batch"``, in the blocks and, without scale and bias, behind the head; or ``"group"``, in the blocks
                 alone, of 8 groups or the most below that divide 8 and the width.
             normalise: Whether embeddings are scaled to length 1.

@@ -73,9 +73,9 @@ class HardClassSampler(PKSampler):
             raise DataError(
                 f"centres must be finite and [{len(self._counts)} classes, dim], got {list(centres.shape)}"
             )
-        other = copy.copy(self)
-        other._centres = centres.astype(np.float64) if centres.any() else None
-        other._squares = np.square(centres.astype(np.float64)).sum(axis=1)
+        other, wide = copy.copy(self), centres.astype(np.float64)
+        other._centres = wide if wide.any() else None
+        other._squares = np.square(wide).sum(axis=1)
         return other
 
     def _choose(self, rng: np.random.Generator) -> np.ndarray:
@@ -83,9 +83,8 @@ class HardClassSampler(PKSampler):
             return super()._choose(rng)
         # Of the first P drawn, enough are free until the batch is full: one product has the distances of them all.
         drawn = rng.permutation(len(self._counts))[: self.classes]
-        distances = self._squares - 2 * (
-            self._centres[drawn] @ self._centres.T
-        )  # squared, less what all share
+        # Squared, less what all share.
+        distances = self._squares - 2 * (self._centres[drawn] @ self._centres.T)
         # Itself first, even beside one in the very same place.
         distances[np.arange(len(drawn)), drawn] = -np.inf
         free = np.ones(len(self._counts), bool)
