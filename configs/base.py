@@ -125,7 +125,7 @@ def get_config() -> ConfigDict:
     config.memory.start = 0  # the first step to do so: early on, what was embedded some steps ago says little
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = "adam"  # or "adamw", "lion", "lamb", "lars", "sgd"
+    config.optimizer.name = "adam"  # or "adamw", "muon", "lion", "lamb", "lars", "sgd"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.loss_learning_rate = placeholder(float)  # of what the loss learns; None: the same
     config.optimizer.schedule = "cosine"  # or "linear", "exponential", "step", "constant"

@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
     config.model.dim = 256
     config.loss.name = "supcon_loss"
     config.loss.temperature = 0.1
-    config.optimizer.name = "adamw"
+    config.optimizer.name = "muon"
     config.optimizer.learning_rate = 1e-2
     config.optimizer.warmup = 100
     config.optimizer.weight_decay = 0.03

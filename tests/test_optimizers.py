@@ -114,13 +114,39 @@ def test_lars_trusts_a_kernel_by_its_length_and_has_momentum():
     assert_updates(updates("lars", 2, weight_decay=0.5, momentum=0.5), 1.5 * kernel, [-0.15], [0.6], [-0.45])
 
 
+def orthogonal(matrix):
+    """Five of Muon's Newton-Schulz steps, by the singular values, which they bring near 1."""
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    values = values / np.linalg.norm(values)
+    for _ in range(5):
+        values = 3.4445 * values - 4.775 * values**3 + 2.0315 * values**5
+    return left * values @ right
+
+
+def test_muon_moves_a_kernel_by_a_matrix_of_inputs_times_outputs_and_decays_it():
+    kernel, slope = np.random.default_rng(0).normal(size=(2, 3, 2, 4, 5)).astype(np.float32)
+    found = {}
+    for decay in (0.0, 0.5):
+        optimizer = optimizers.optimizer("muon", lambda step: 0.1, weight_decay=decay)
+        params = {"model": {"kernel": kernel, "bias": np.ones(3, np.float32)}, "loss": {}}
+        gradient = {"model": {"kernel": slope, "bias": np.array([2.0, -2.0, 2.0], np.float32)}, "loss": {}}
+        found[decay] = optimizer.update(gradient, optimizer.init(params), params)[0]["model"]
+    size = 0.2 * np.sqrt(24)  # of 24 × 5; an orthogonal matrix has a root mean square of 1 / √24
+    step = (size * orthogonal(slope.reshape(24, 5).astype(float))).reshape(kernel.shape)
+    np.testing.assert_allclose(found[0.0]["kernel"], -0.1 * step, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found[0.5]["kernel"], -0.1 * (step + 0.5 * kernel), rtol=1e-3, atol=1e-5)
+    nesterov = -0.1 * (0.9 * 0.1 / (1 - 0.9**2) + 1)  # times the sign, in the first step of Adam
+    for update in found.values():
+        np.testing.assert_allclose(update["bias"], [nesterov, -nesterov, nesterov], rtol=1e-4)
+
+
 def test_a_gradient_is_clipped_by_the_norm_of_all_of_it():
     norm = 6.0  # √(9 + 1 + 1 + 16 + 9)
     assert_updates(updates("sgd", clip=3.0), [-0.3 * 3 / norm, -0.1 * 3 / norm], [-0.05], [0.2], [-0.15])
     assert_updates(updates("sgd", clip=6.5), [-0.3, -0.1], [-0.1], [0.4], [-0.3])
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "lion", "lamb", "lars", "sgd"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "lion", "lamb", "lars", "sgd", "muon"])
 def test_the_loss_has_a_learning_rate_of_its_own(name):
     (*network, proxies, temperature), faster = updates(name, 3), updates(name, 3, loss_factor=20.0)
     assert_updates(faster, *network, 20.0 * np.array(proxies), 20.0 * np.array(temperature))
@@ -133,6 +159,7 @@ def test_the_loss_has_a_learning_rate_of_its_own(name):
         ("adam", {"weight_decay": 0.1}, "adam has no weight decay: set optimizer.name='adamw'"),
         ("adamw", {"weight_decay": -0.1}, "optimizer.weight_decay must not be negative, got -0.1"),
         ("adam", {"momentum": 0.5}, "adam has no momentum to choose: leave optimizer.momentum"),
+        ("muon", {"momentum": 0.5}, "muon has no momentum to choose: leave optimizer.momentum"),
         ("sgd", {"momentum": -0.5}, "optimizer.momentum must not be negative, got -0.5"),
         ("sgd", {"momentum": 1.0}, "optimizer.momentum must be less than 1, got 1.0"),
         ("sgd", {"clip": -1.0}, "optimizer.clip must not be negative, got -1.0"),

@@ -127,7 +127,7 @@ EVERYTHING = {
     "loss__before_steps": 4,  # the run goes on from step 3
     "memory__size": 40,
     "memory__start": 1,
-    "optimizer__name": "lamb",
+    "optimizer__name": "muon",
     "optimizer__loss_learning_rate": 0.05,
     "optimizer__clip": 1.0,
     "optimizer__freeze": ("blocks.0.conv",),

@@ -8,11 +8,15 @@ from typing import Any
 
 import jax
 import optax
+from optax.contrib import MuonDimensionNumbers, muon
 
 from metric_jax.data.errors import unknown
 from metric_jax.training.errors import RunError
 
 MOMENTUM = 0.9
+_MUON_RMS = (
+    0.2  # of an update, before the learning rate: about that of Adam, so that its learning rates serve both
+)
 
 
 def schedule(
@@ -86,7 +90,8 @@ def optimizer(
     """The optimizer of that name, of parameters ``{"model": ..., "loss": ...}``.
 
     Args:
-        name: ``"adam"``, ``"adamw"``, ``"lion"``, ``"lamb"``, ``"lars"`` or ``"sgd"``.
+        name: ``"adam"``, ``"adamw"``, ``"lion"``, ``"lamb"``, ``"lars"``, ``"sgd"``, or ``"muon"``, which moves a
+            kernel by the orthogonal matrix nearest to its momentum, and all else as Adam with Nesterov's momentum.
         learning_rate: Its schedule.
         weight_decay: Of the network's kernels; of biases, norms and what the loss learns there is none. All have it but
             adam: sgd and lars by a term of the gradient, the others apart from it.
@@ -99,6 +104,11 @@ def optimizer(
 
     Raises:
         RunError: An unknown name, a number out of range, or one that the optimizer does not have.
+
+    References:
+        Jordan, Jin, Boza, You, Cesista, Newhouse, Bernstein (2024), Muon: An optimizer for hidden layers in neural
+        networks. https://kellerjordan.github.io/posts/muon/
+        Liu et al. (2025), Muon is Scalable for LLM Training. https://arxiv.org/abs/2502.16982
     """
     beta = MOMENTUM if momentum is None else momentum
     numbers = {"weight_decay": weight_decay, "momentum": beta, "clip": clip}
@@ -117,6 +127,12 @@ def optimizer(
         "lamb": lambda: optax.lamb(learning_rate, **decay),
         "lars": lambda: optax.lars(
             learning_rate, weight_decay, are_kernels, trust_ratio_mask=are_kernels, momentum=beta
+        ),
+        "muon": lambda: muon(
+            learning_rate,
+            weight_decay=weight_decay,
+            muon_weight_dimension_numbers=_as_matrices,
+            consistent_rms=_MUON_RMS,
         ),
         "sgd": lambda: optax.chain(
             optax.add_decayed_weights(weight_decay, are_kernels), optax.sgd(learning_rate, momentum=beta)
@@ -143,6 +159,15 @@ def are_kernels(params: Any) -> Any:
         return (path[0].key, path[-1].key) == ("model", "kernel")
 
     return jax.tree_util.tree_map_with_path(is_kernel, params)
+
+
+def _as_matrices(params: Any) -> Any:
+    """Which axes of a kernel are the rows of its matrix, all but the last, and which its columns; None for all else."""
+
+    def axes(x: jax.Array, is_kernel: bool) -> MuonDimensionNumbers | None:
+        return MuonDimensionNumbers(tuple(range(x.ndim - 1)), x.ndim - 1) if is_kernel else None
+
+    return jax.tree.map(axes, params, are_kernels(params))
 
 
 def _of_loss_times(factor: float, updates: dict[str, Any]) -> dict[str, Any]:
