@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.eval_batch = 512  # images embedded at a time
     config.eval_views = 1  # views of an image whose mean is its embedding: itself, and others made by augment
     config.eval_mirrored = False  # whether in the mirror too
+    config.eval_whitening = placeholder(float)  # shrinkage of `whitening.fit` to the training set; None: none
     config.checkpoint_every = 500
     config.checkpoints_kept = 2  # the latest; and the best, if best_metric is given
     config.best_metric = ""  # "map_at_r", ...: the checkpoint of the evaluation where it is highest is kept

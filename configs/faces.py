@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     config.steps = 200
     config.eval_every = 50
     config.eval_mirrored = True
+    config.eval_whitening = 0.5
     config.checkpoint_every = 100
     config.data.source = "folder"
     config.data.split = "class"

@@ -10,9 +10,10 @@ from metric_jax import diagnostics, mining
 from metric_jax.data import Images
 from metric_jax.data.augment.occlusion import eyepatch
 from metric_jax.distances import Distance
-from metric_jax.evaluation import retrieval, roc
+from metric_jax.evaluation import retrieval, roc, threshold_at
 from metric_jax.evaluation.pairs import Compared
-from metric_jax.evaluation.rates import equal_error_rate, tar_at
+from metric_jax.evaluation.rates import equal_error_rate
+from metric_jax.training import RunError
 from metric_jax.training.evaluate import compared, draw_pairs
 from metric_jax.training.step import to_unit
 
@@ -88,12 +89,12 @@ def accuracy(
 
 
 def error_rates(pairs: Compared, fars: Sequence[float]) -> dict[str, float]:
-    """``eer``, and ``tar@far=...`` of these FARs."""
-    curve = roc(pairs.distances, pairs.is_same)
-    return {
-        "eer": float(equal_error_rate(curve)),
-        **{f"tar@far={far}": float(tar_at(curve, far)) for far in fars},
-    }
+    """``eer``, and ``tar@far=...`` of these FARs; raises a RunError for one that these impostors cannot resolve."""
+    try:
+        tars = {f"tar@far={far}": threshold_at(pairs.distances, pairs.is_same, far)[2] for far in fars}
+    except ValueError as error:
+        raise RunError(f"this test set is too small: {error}") from error
+    return {"eer": float(equal_error_rate(roc(pairs.distances, pairs.is_same))), **tars}
 
 
 def geometry(embeddings: np.ndarray, labels: np.ndarray, distance: Distance) -> dict[str, float]:

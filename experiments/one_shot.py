@@ -106,7 +106,7 @@ def within(
         episodes: How many of each class of classes, at least 2.
 
     Raises:
-        RunError: A class of classes with a single class.
+        RunError: A class of classes with a single class, or one of whose classes has a single image.
     """
     errors = {}
     for number, name in enumerate(np.unique(supers)):
@@ -114,16 +114,19 @@ def within(
         ways = min(WAYS, len(np.unique(labels[here])))
         if ways < 2:
             raise RunError(f"{name} has a single class: there is nothing to take it for")
-        found = few_shot(
-            embeddings[here],
-            labels[here],
-            ways=ways,
-            shots=1,
-            queries=1,
-            episodes=episodes,
-            key=jax.random.key(number),
-            distance=distance,
-        )
+        try:
+            found = few_shot(
+                embeddings[here],
+                labels[here],
+                ways=ways,
+                shots=1,
+                queries=1,
+                episodes=episodes,
+                key=jax.random.key(number),
+                distance=distance,
+            )
+        except ValueError as error:
+            raise RunError(f"{name} cannot be measured: {error}") from error
         errors[str(name)] = 1 - found["accuracy"]
     return errors
 

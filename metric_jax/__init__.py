@@ -9,6 +9,7 @@ from metric_jax import grad_cache as grad_cache
 from metric_jax import memory as memory
 from metric_jax import mining as mining
 from metric_jax import recipes as recipes
+from metric_jax import whitening as whitening
 from metric_jax.anchors import per_anchor as per_anchor
 from metric_jax.distances import Distance as Distance
 from metric_jax.distances import cosine as cosine

@@ -92,6 +92,13 @@ def check_kinds(
                 raise ValueError(f"{owner}: {name} must be one number, got shape {jnp.shape(value)}")
 
 
+def check_margin(owner: str, margin: Any) -> None:
+    """Raises unless a margin is a number that is not negative, or an array of them."""
+    if margin is None:
+        raise TypeError(f"{owner}: margin must be a number, got None")
+    check(owner, {"margin": margin}, {"margin": NOT_NEGATIVE})
+
+
 def is_count(value: Any) -> bool:
     """Whether the value is a positive integer, of any integer type but bool."""
     return not isinstance(value, bool) and hasattr(value, "__index__") and operator.index(value) >= 1

@@ -184,7 +184,7 @@ def test_what_cannot_be_measured_is_told(embeddings, labels, told):
 
 def test_a_far_that_these_impostors_cannot_resolve_is_told():
     with pytest.raises(
-        RunError, match=r"this test set cannot be evaluated: an FAR of 0\.001 is not resolvable"
+        RunError, match=r"^this test set cannot be evaluated: an FAR of 0\.001 is not resolvable"
     ):
         assess(far=0.001)
 

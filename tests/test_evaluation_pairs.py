@@ -95,6 +95,15 @@ def test_distances_of_pairs(distance):
     assert (found.dtype, found[1]) == (np.float64, found[4])
 
 
+def test_indices_are_integers_and_may_be_none():
+    rows = np.zeros((3, 2), np.float32)
+    assert pair_distances(rows, [], []).shape == (0,)
+    with pytest.raises(
+        TypeError, match="first must be an array of integers, got float64: pass them as integers"
+    ):
+        pair_distances(rows, [0.0, 1.0], [1, 2])
+
+
 @pytest.mark.parametrize("at_a_time", [1, 16, 10**6])
 def test_distances_a_few_at_a_time(monkeypatch, at_a_time):
     monkeypatch.setattr("metric_jax.evaluation.pairs.NUMBERS_AT_A_TIME", at_a_time)

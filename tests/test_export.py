@@ -113,10 +113,10 @@ def test_an_embedding_of_several_views_takes_a_number_of_images_that_is_not_know
     embed = make_embed(graphdef, views=3, mirrored=True, augment=choices.augmentation(rotate=9.0, cutout=0.3))
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
     (n,) = jax_export.symbolic_shape("n")
-    exported = jax_export.export(jax.jit(lambda images: embed(params, rest, images)))(
+    exported = jax_export.export(jax.jit(lambda images: embed(params, rest, None, images)))(
         jax.ShapeDtypeStruct((n, 8, 8, 1), np.uint8)
     )
-    np.testing.assert_allclose(exported.call(images), embed(params, rest, images), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(exported.call(images), embed(params, rest, None, images), rtol=1e-4, atol=1e-5)
 
 
 def test_a_run_without_a_threshold_is_not_exported(tmp_path):

@@ -41,6 +41,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "mining": (BELOW_LOSSES - {"proxies", "mining"}, CORE),
     "memory": ({"distances", "pairs"}, CORE),
     "grad_cache": ({"limits"}, CORE),
+    "whitening": ({"distances"}, CORE),
     "losses": (BELOW_LOSSES | {"interface"}, CORE),
     "diagnostics": (BELOW_LOSSES, CORE),
     "recipes": ({"distances", "losses"}, CORE),
@@ -52,7 +53,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "training": (
         BELOW_LOSSES
         | {"files", "interface", "losses", "diagnostics", "evaluation", "data", "models"}
-        | {"memory", "grad_cache"},
+        | {"memory", "grad_cache", "whitening"},
         CORE | {"flax", "optax", "orbax", "grain", "absl", "ml_collections", "tensorboardX", "tqdm"},
     ),
 }

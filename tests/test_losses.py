@@ -294,6 +294,31 @@ def test_bad_pairs_and_triplets():
         mj.triplet_loss(x, x, x.astype(int))
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "told"),
+    [
+        ({"distance": mj.cosine_similarity}, ValueError, "distance must be a distance such as mj.euclidean"),
+        ({"distance": "euclidean"}, TypeError, "distance must be a metric_jax Distance"),
+        ({"margin": -1.0}, ValueError, "loss: margin must be at least 0, got -1.0"),
+        ({"margin": "a"}, TypeError, "loss: margin must be a number, got 'a'"),
+        ({"margin": None}, TypeError, "loss: margin must be a number, got None"),
+        ({"penalty": "softplus"}, TypeError, "penalty must be a function such as jax.nn.softplus"),
+        ({"swap": "no"}, TypeError, "loss: swap must be True or False, got 'no'"),
+    ],
+)
+def test_losses_of_given_pairs_and_triplets_refuse_what_those_of_batches_refuse(options, error, told):
+    x, labels = jnp.array([[0.0], [1.0], [3.0]]), jnp.array([0, 0, 1])
+    calls = {
+        "contrastive_loss": functools.partial(mj.contrastive_loss, x, x, jnp.ones(3, bool)),
+        "triplet_loss": functools.partial(mj.triplet_loss, x, x, x),
+        "batch_triplet_loss": functools.partial(mj.batch_triplet_loss, x, mj.mining.batch_hard(x, labels)),
+    }
+    for call in calls.values():
+        if set(options) <= set(inspect.signature(call.func).parameters):
+            with pytest.raises(error, match=told):
+                call(**options)
+
+
 @pytest.mark.parametrize("function", [*CORE_LOSSES, *MINERS], ids=lambda f: f.function.__name__)
 def test_the_common_arguments_are_in_every_signature_and_docstring(function):
     signature = inspect.signature(function.function)

@@ -1,5 +1,7 @@
 """Omniglot's two protocols, read from their files; the real split where it lies beside the project."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -164,3 +166,28 @@ def test_distances_that_are_none(runs_folder):
     with pytest.raises(TypeError, match="distances must be an array of numbers, got str"):
         one_shot_runs([run], lambda query, support: "near")
     assert isinstance(run, Run)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "told"),
+    [
+        (
+            {"answers": np.array([2, 0, 3])},
+            ValueError,
+            "answers of run01 hold 3 for query 2, .* only 3 support",
+        ),
+        ({"answers": np.array([-1, 0, 1])}, ValueError, "answers of run01 hold -1 for query 0"),
+        ({"answers": np.array([0, 1])}, ValueError, "answers of run01 must be one for each of the 3 queries"),
+        ({"answers": np.array([0.0, 1.0, 2.0])}, TypeError, "answers of run01 .* pass them as integers"),
+        ({"support": [pathlib.Path("class01.png")]}, ValueError, "run01 has one support image alone"),
+    ],
+)
+def test_a_run_that_is_none(runs_folder, changed, error, told):
+    run = within_alphabet(runs_folder)[0]._replace(**changed)
+    with pytest.raises(error, match=told):
+        one_shot_runs([run], lambda query, support: np.ones((len(query), len(support))))
+
+
+def test_answers_may_be_a_list(runs_folder):
+    run = within_alphabet(runs_folder)[0]._replace(answers=[2, 0, 1])
+    assert one_shot_runs([run], distances)["accuracy"] == 1

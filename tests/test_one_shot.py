@@ -61,6 +61,10 @@ def test_what_has_no_classes_of_classes_is_told(monkeypatch):
         one_shot.within(
             np.zeros((3, 1), np.float32), np.zeros(3, int), np.array(["Latin"] * 3), euclidean, episodes=2
         )
+    with pytest.raises(RunError, match=r"Latin cannot be measured: .* 2 images a class, and class 1 has 1"):
+        one_shot.within(
+            np.eye(3, dtype=np.float32), np.array([0, 0, 1]), np.array(["Latin"] * 3), euclidean, episodes=2
+        )
 
 
 @pytest.fixture

@@ -119,6 +119,7 @@ EVERYTHING = {
     "eval_every": 6,
     "log_every": 1,
     "ema": 0.9,
+    "eval_whitening": 0.5,
     "batch__chunk": 1,
     "model__norm": "group",
     "loss__name": "supcon_loss",

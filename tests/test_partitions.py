@@ -66,20 +66,25 @@ def test_pca_keeps_what_varies_and_lda_what_tells_classes_apart():
 def test_what_is_measured_of_points_on_a_line():
     """Genuine pairs are 1, 1, 1 and 2 apart, one of six impostors 2: the ROC is a line from (0, 3/4) to (1/6, 1)."""
     rows, labels = np.array([[0.0], [1.0], [2.0], [4.0], [5.0]], np.float32), np.array([0, 0, 0, 1, 1])
-    found = accuracy(rows, labels, euclidean, fars=(0.01,))
+    found = accuracy(rows, labels, euclidean, fars=(0.2,))
     assert found["recall@1"] == 1
-    assert found["tar@far=0.01"] == pytest.approx(3 / 4 + 0.06 / 4)
+    assert found["tar@far=0.2"] == 1
     assert found["eer"] == pytest.approx(0.1)  # 1/4 (1 - 6 FAR) = FAR
     assert not any(key.startswith("relative") for key in found)
+    with pytest.raises(
+        RunError, match=r"this test set is too small: an FAR of 0\.01 is not resolvable with 6"
+    ):
+        accuracy(rows, labels, euclidean, fars=(0.01,))
 
 
 def test_what_is_measured_relative_to_a_cohort():
     """The ROC goes through (1/4, 0), (1/4, 1/2) and (1/2, 1)."""
     rows, labels = np.array([[0.0], [4.0], [5.0], [8.0]], np.float32), np.array([0, 0, 1, 1])
     cohort = np.repeat(np.array([[-7.0], [11.0]], np.float32), 10, axis=0)  # at 7, 7, 6 and 3 from the rows
-    found = accuracy(rows, labels, euclidean, fars=(0.5,), cohort=cohort)
+    found = accuracy(rows, labels, euclidean, fars=(0.3, 0.5), cohort=cohort)
     # genuine: 4 - 7, 3 - 4.5; impostors: 5 - 6.5, 8 - 5, 1 - 6.5, 4 - 5
-    assert found["relative_tar@far=0.5"] == pytest.approx(1)
+    assert found["relative_tar@far=0.5"] == 1
+    assert found["relative_tar@far=0.3"] == 0.5  # that of an FAR that was measured, not 0.6 between two
     assert found["relative_eer"] == pytest.approx(0.25 + 0.25 / 3)
 
 

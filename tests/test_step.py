@@ -228,7 +228,7 @@ def test_the_loss_of_a_model_in_half_precision_is_computed_in_float32():
     graphdef, start, take = begin(Halved(), Objective(loss=seeing))
     embeddings = state.assemble(graphdef, *start.evaluated)(IMAGES / np.float32(255), train=True)
     assert embeddings.dtype == jnp.bfloat16
-    found = step.make_embed(graphdef)(*start.evaluated, IMAGES)
+    found = step.make_embed(graphdef)(*start.evaluated, None, IMAGES)
     after, output = take(start, IMAGES, LABELS)
     assert set(seen) == {jnp.dtype(jnp.float32)}
     assert found.dtype == output.embeddings.dtype == output.loss.dtype == jnp.float32
@@ -241,11 +241,11 @@ def test_an_embedding_may_be_the_mean_of_an_image_and_its_mirror_image(normalise
     net = ConvNet((8, 8, 1), width=4, dim=4, blocks=1, normalise=normalise, rngs=nnx.Rngs(0))
     graphdef, params, rest = state.part(net)
     plain = step.make_embed(graphdef)
-    both = [np.asarray(plain(params, rest, images)) for images in (IMAGES, np.flip(IMAGES, axis=2))]
+    both = [np.asarray(plain(params, rest, None, images)) for images in (IMAGES, np.flip(IMAGES, axis=2))]
     expected = (both[0] + both[1]) / 2
     if normalise:
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    found = step.make_embed(graphdef, mirrored=True)(params, rest, IMAGES)
+    found = step.make_embed(graphdef, mirrored=True)(params, rest, None, IMAGES)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert np.abs(both[0] - both[1]).max() > 1e-3
 
@@ -257,20 +257,20 @@ def test_an_embedding_may_be_the_mean_of_several_views(normalise):
     plain = step.make_embed(graphdef)
     sides = [IMAGES, 255 - IMAGES, 255 - IMAGES]
     sides += [np.flip(side, axis=2) for side in sides]
-    expected = np.mean([np.asarray(plain(params, rest, side), np.float64) for side in sides], axis=0)
+    expected = np.mean([np.asarray(plain(params, rest, None, side), np.float64) for side in sides], axis=0)
     if normalise:
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     embed = step.make_embed(graphdef, views=3, mirrored=True, augment=lambda images, key: 1 - images)
-    np.testing.assert_allclose(embed(params, rest, IMAGES), expected, rtol=1e-5, atol=1e-6)
-    assert np.abs(expected - plain(params, rest, IMAGES)).max() > 1e-3
+    np.testing.assert_allclose(embed(params, rest, None, IMAGES), expected, rtol=1e-5, atol=1e-6)
+    assert np.abs(expected - plain(params, rest, None, IMAGES)).max() > 1e-3
 
 
 def test_the_views_of_an_image_do_not_hang_on_the_images_beside_it():
     graphdef, params, rest = state.part(ConvNet((8, 8, 1), width=4, dim=4, blocks=1, rngs=nnx.Rngs(0)))
     embed = step.make_embed(graphdef, views=3, augment=choices.augmentation(rotate=30.0, translate=0.2))
-    together, alone = embed(params, rest, IMAGES), embed(params, rest, IMAGES[2:3])
+    together, alone = embed(params, rest, None, IMAGES), embed(params, rest, None, IMAGES[2:3])
     np.testing.assert_allclose(together[2:3], alone, rtol=1e-5, atol=1e-6)
-    assert np.abs(alone - step.make_embed(graphdef)(params, rest, IMAGES[2:3])).max() > 1e-3
+    assert np.abs(alone - step.make_embed(graphdef)(params, rest, None, IMAGES[2:3])).max() > 1e-3
 
 
 @pytest.mark.parametrize(("views", "told"), [(0, "at least 1, got 0"), (2, "says nothing: set eval_views=1")])

@@ -57,12 +57,19 @@ def same_dim(rows: Any, dim: int, name: str) -> Array:
 
 def integers(values: Any, name: str, rows: int, of: str) -> np.ndarray:
     """The values as ``[rows]`` integers; raises unless they are that. ``of`` says what there is one for each of."""
+    return _integers(values, name, rows, of, f"number them with np.unique({name}, return_inverse=True)[1]")
+
+
+def indices(values: Any, name: str, rows: int, of: str) -> np.ndarray:
+    """The same of what is not a name but a place, which no other number may stand for; an empty list is one of them."""
+    values = np.asarray(values)
+    return _integers(values if values.size else values.astype(int), name, rows, of, "pass them as integers")
+
+
+def _integers(values: Any, name: str, rows: int, of: str, remedy: str) -> np.ndarray:
     host = np.asarray(values)
     if host.dtype.kind not in "iu":
-        raise TypeError(
-            f"{name} must be an array of integers, got {host.dtype}: number them with "
-            f"np.unique({name}, return_inverse=True)[1]"
-        )
+        raise TypeError(f"{name} must be an array of integers, got {host.dtype}: {remedy}")
     check_length(host, name, rows, of)
     if host.size and host.max() > np.iinfo(np.int64).max:
         raise ValueError(

@@ -145,7 +145,8 @@ def one_shot_runs(
 
     Raises:
         TypeError: Distances that are not numbers.
-        ValueError: No runs; distances of another shape, NaN or infinite ones, whose query the message names.
+        ValueError: No runs; a run with fewer than two support images, or with other answers than one of them for each
+            query; distances of another shape, NaN or infinite ones, whose query the message names.
 
     Example:
         >>> import numpy as np, pathlib
@@ -171,6 +172,15 @@ def one_shot_runs(
 
 def _is_right(run: Run, found: Any) -> np.ndarray:
     """Whether each query is nearer to its answer than to any other support image."""
+    answers = checks.indices(run.answers, f"answers of {run.name}", len(run.query), "queries")
+    if len(run.support) < 2:
+        raise ValueError(f"{run.name} has one support image alone, and nothing to confuse it with")
+    bad = np.flatnonzero((answers < 0) | (answers >= len(run.support)))
+    if bad.size:
+        raise ValueError(
+            f"answers of {run.name} hold {answers[bad[0]]} for query {bad[0]}, and there are only {len(run.support)} "
+            "support images to index"
+        )
     table = checks.numbers(found, "distances")
     if table.shape != (len(run.query), len(run.support)):
         raise ValueError(
@@ -180,7 +190,7 @@ def _is_right(run: Run, found: Any) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(table).all(axis=1))
     if bad.size:
         raise ValueError(f"distances of {run.name} hold NaN or infinity for query {run.query[bad[0]]}")
-    own = np.arange(len(run.support)) == run.answers[:, None]
+    own = np.arange(len(run.support)) == answers[:, None]
     return table[own] < np.where(own, np.inf, table).min(axis=1)
 
 

@@ -144,8 +144,8 @@ def pair_distances(
     check_measure(distance, "distance")
     rows = checks.finite_rows(embeddings, "embeddings")
     first = np.asarray(first)
-    first = checks.integers(first, "first", first.size, "pairs")
-    second = checks.integers(second, "second", len(first), "pairs of first")
+    first = checks.indices(first, "first", first.size, "pairs")
+    second = checks.indices(second, "second", len(first), "pairs of first")
     for name, indices in (("first", first), ("second", second)):
         bad = np.flatnonzero((indices < 0) | (indices >= len(rows)))
         if bad.size:

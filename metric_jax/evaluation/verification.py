@@ -114,7 +114,7 @@ def verification(
     best = _best(steps)
     curve, threshold = _curve(steps), _threshold(steps, best)
     found = {"auc": float(rates.area(curve)), "eer": float(rates.equal_error_rate(curve))}
-    found |= {f"tar@far={far:g}": float(curve.tar[_last_within(curve, far)]) for far in wanted}
+    found |= {_name_of(far): float(curve.tar[_last_within(curve, far)]) for far in wanted}
     others: dict[str, float] = {"threshold": threshold, "genuine": genuine, "impostors": impostors}
     if folds is None:
         right = int(steps.genuine[best] + impostors - steps.impostors[best])
@@ -259,7 +259,15 @@ def _wanted(fars: Any, impostors: int) -> list[float]:
                 f"an FAR of {far:g} is not resolvable with {impostors} impostors: it takes at least "
                 f"{math.ceil(1 / far - 1e-9)} of them, or a larger FAR"
             )
+    names = [_name_of(far) for far in wanted.tolist()]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ValueError(f"fars name {twice} more than once, to the digits that are told: leave one out")
     return wanted.tolist()
+
+
+def _name_of(far: float) -> str:
+    return f"tar@far={far:g}"
 
 
 def _steps(distances: np.ndarray, is_same: np.ndarray) -> _Steps:
@@ -302,5 +310,10 @@ def _judged_by_other_folds(
     for fold in names:
         held_out = folds == fold
         others = _steps(distances[~held_out], is_same[~held_out])
+        if not others.genuine[-1] or not others.impostors[-1]:
+            raise ValueError(
+                f"folds other than {fold} have pairs of one kind alone, and no threshold can be chosen on them: spread "
+                "both kinds over the folds"
+            )
         right[held_out] = (distances[held_out] <= others.thresholds[_best(others)]) == is_same[held_out]
     return right, folds

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from metric_jax.anchors import per_anchor
-from metric_jax.distances import Distance, euclidean
-from metric_jax.limits import NOT_NEGATIVE
+from metric_jax.distances import Distance, check_measure, euclidean
+from metric_jax.limits import NOT_NEGATIVE, check_margin
 from metric_jax.pairs import outside
 from metric_jax.reductions import Terms, terms
 
@@ -45,8 +45,10 @@ def contrastive_loss(
         The loss of each pair, ``[...]``.
 
     Raises:
-        TypeError: x or y is not floating, or is_same is neither boolean nor integer.
-        ValueError: The shapes do not match, or is_same holds other integers than 0 and 1.
+        TypeError: x or y is not floating, is_same is neither boolean nor integer, a distance that is none, a margin
+            that is no number.
+        ValueError: The shapes do not match, is_same holds other integers than 0 and 1, a similarity in place of the
+            distance, a negative margin.
 
     Example:
         >>> import jax.numpy as jnp
@@ -59,6 +61,8 @@ def contrastive_loss(
         Hadsell, Chopra, LeCun (2006), Dimensionality Reduction by Learning an Invariant Mapping.
         http://yann.lecun.com/exdb/publis/pdf/hadsell-chopra-lecun-06.pdf
     """
+    check_measure(distance, "distance")
+    check_margin("contrastive_loss", margin)
     d = distance(x, y)
     is_same = jnp.asarray(is_same)
     if not (jnp.issubdtype(is_same.dtype, jnp.integer) or is_same.dtype == bool):

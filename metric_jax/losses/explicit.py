@@ -12,7 +12,8 @@ from jaxtyping import Array
 
 from metric_jax.collectives import gathered
 from metric_jax.distances import Distance, as_rows, check_measure, check_same_dim, euclidean
-from metric_jax.losses.triplet import Penalty, triplet_loss
+from metric_jax.limits import check_margin
+from metric_jax.losses.triplet import Penalty, check_penalty, triplet_loss
 from metric_jax.pairs import as_array, as_triplets, check_indices
 from metric_jax.reductions import Reduction, check_reduction, reduce, terms
 from metric_jax.types import AxisName, Embeddings, References, Triplets
@@ -51,8 +52,10 @@ def batch_triplet_loss(
         The loss: a scalar, or with ``reduction="none"`` in the shape of the triplets.
 
     Raises:
-        TypeError: Rows that are not floating, or triplets that are not `Triplets` of integers and booleans.
-        ValueError: Shapes that do not match, an index of a valid triplet that is out of range, an unknown reduction.
+        TypeError: Rows that are not floating, triplets that are not `Triplets` of integers and booleans, an argument of
+            another type.
+        ValueError: Shapes that do not match, an index of a valid triplet that is out of range, an unknown reduction, a
+            negative margin.
 
     Example:
         >>> import jax.numpy as jnp
@@ -70,8 +73,10 @@ def batch_triplet_loss(
     """
     check_measure(distance, "distance")
     check_reduction(reduction)
-    if not callable(penalty):
-        raise TypeError(f"penalty must be a function such as jax.nn.softplus, got {penalty!r}")
+    check_penalty(penalty)
+    check_margin("batch_triplet_loss", margin)
+    if not isinstance(swap, bool):
+        raise TypeError(f"batch_triplet_loss: swap must be True or False, got {swap!r}")
     anchors = _matrix(embeddings, "embeddings")
     others = anchors if references is None else _matrix(references, "references")
     check_same_dim(anchors, others, "embeddings", "references")

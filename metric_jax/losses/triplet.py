@@ -17,6 +17,7 @@ are for `metric_jax.losses.explicit`.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +25,8 @@ from jaxtyping import Array, Float
 
 from metric_jax import mining
 from metric_jax.anchors import Batch, batch_loss, per_anchor
-from metric_jax.distances import Distance, euclidean
-from metric_jax.limits import NOT_NEGATIVE
+from metric_jax.distances import Distance, check_measure, euclidean
+from metric_jax.limits import NOT_NEGATIVE, check_margin
 from metric_jax.losses.positives import sum_over_positives
 from metric_jax.reductions import Terms, terms
 from metric_jax.sums import sum_where
@@ -62,8 +63,8 @@ def triplet_loss(
         The loss of each triplet, ``[...]``.
 
     Raises:
-        TypeError: An input is not floating.
-        ValueError: The shapes differ.
+        TypeError: An input is not floating, a distance or penalty that is none, a margin that is no number.
+        ValueError: The shapes differ, a similarity in place of the distance, a negative margin.
 
     Example:
         >>> import jax.numpy as jnp
@@ -82,10 +83,21 @@ def triplet_loss(
         Balntas, Riba, Ponsa, Mikolajczyk (2016), Learning Local Feature Descriptors with Triplets and Shallow
         Convolutional Neural Networks (the swap). https://doi.org/10.5244/C.30.119
     """
+    check_measure(distance, "distance")
+    check_penalty(penalty)
+    check_margin("triplet_loss", margin)
+    if not isinstance(swap, bool):
+        raise TypeError(f"triplet_loss: swap must be True or False, got {swap!r}")
     to_negative = distance(anchor, negative)
     if swap:
         to_negative = jnp.minimum(to_negative, distance(positive, negative))
     return penalty(distance(anchor, positive) - to_negative + margin)
+
+
+def check_penalty(penalty: Any) -> None:
+    """Raises a TypeError unless the penalty can be called."""
+    if not callable(penalty):
+        raise TypeError(f"penalty must be a function such as jax.nn.softplus, got {penalty!r}")
 
 
 @batch_loss(static=("penalty", "swap"), within={"margin": NOT_NEGATIVE})

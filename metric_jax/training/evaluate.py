@@ -11,6 +11,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from metric_jax import whitening as whitenings
 from metric_jax.data import Images
 from metric_jax.distances import Distance, cosine, euclidean, normalize
 from metric_jax.evaluation import all_pairs, clustering, few_shot, retrieval, verification
@@ -21,9 +22,11 @@ from metric_jax.training.choices import Augment
 from metric_jax.training.errors import RunError
 from metric_jax.training.state import TrainState
 from metric_jax.training.step import make_embed
+from metric_jax.whitening import Whitening
 
 KS = (1, 2, 4, 8)
 WAYS, SHOTS, QUERIES, EPISODES = (5, 20), 1, 15, 1000
+FITTED = 4096  # training images, of all classes alike, that a whitening is fitted to
 # of the test set, whatever embeds it
 COUNTS = ("queries", "left_out", "genuine", "impostors", "clusters")
 
@@ -73,14 +76,25 @@ class Evaluator:
 
     def embed(self, state: TrainState) -> np.ndarray:
         """The embeddings ``[n, dim]`` of the test set."""
-        return self._in_batches(self._embed, state, self._test)
+        return self._in_batches(self._embed, state, self._test, state.whitening)
+
+    def whiten(self, state: TrainState, train: Images, *, shrinkage: float | None) -> TrainState:
+        """The state with the whitening of what it embeds of the training set; as it was if there is to be none."""
+        if state.whitening is None:
+            return state
+        some = np.linspace(0, len(train) - 1, min(len(train), FITTED)).astype(int)
+        found = whitenings.fit(self._in_batches(self._embed, state, train[some]), shrinkage=shrinkage)
+        layout = jax.tree.map(lambda x: x.sharding, state.whitening)
+        return state._replace(whitening=devices.arrange(found, layout))
 
     def glance(self, state: TrainState, images: Images) -> np.ndarray:
-        """Embeddings ``[n, dim]`` of these images by a single view of each: for the centres of classes."""
+        """Embeddings ``[n, dim]`` of these images as they are trained, by a single view: for the centres of classes."""
         return self._in_batches(self._glance, state, images)
 
-    def _in_batches(self, embed: jax.stages.Wrapped, state: TrainState, images: Images) -> np.ndarray:
-        apply = functools.partial(embed, *state.evaluated)
+    def _in_batches(
+        self, embed: jax.stages.Wrapped, state: TrainState, images: Images, whitening: Whitening | None = None
+    ) -> np.ndarray:
+        apply = functools.partial(embed, *state.evaluated, whitening)
         return in_batches(apply, images.images, size=self._batch_size, mesh=self._mesh)
 
     @functools.cached_property
@@ -209,6 +223,8 @@ def verified(
 def _evaluable() -> Iterator[None]:
     try:
         yield
+    except RunError:
+        raise
     except ValueError as error:
         raise RunError(f"this test set cannot be evaluated: {error}") from error
 

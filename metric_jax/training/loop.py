@@ -27,6 +27,7 @@ from jaxtyping import Array
 
 from metric_jax import data, diagnostics
 from metric_jax import memory as memories
+from metric_jax import whitening as whitenings
 from metric_jax.data import datasets, samplers
 from metric_jax.distances import Distance
 from metric_jax.training import choices, collapse, devices, folders, optimizers, processes, tracking
@@ -156,6 +157,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
                 report(pending)
             pending = Pending(step, output, diagnosed)
             stops = termination.asked or processes.asked_to_end(step)
+            if evaluates:
+                state = evaluator.whiten(state, train, shrinkage=config.eval_whitening)
             if evaluates or saves or stops:
                 report(pending, functools.partial(evaluator, state) if evaluates else None)
                 pending = None
@@ -253,6 +256,10 @@ def _plan(config: ml_collections.ConfigDict) -> _Plan:
         )
     augment = choices.augmentation(**config.augment)
     check_views(config.eval_views, augment)
+    if config.eval_whitening is not None and not 0 < config.eval_whitening <= 1:
+        raise RunError(
+            f"eval_whitening must be a shrinkage, above 0 and at most 1, or None, got {config.eval_whitening}"
+        )
     loss_rate = wanted.learning_rate if wanted.loss_learning_rate is None else wanted.loss_learning_rate
     if wanted.loss_learning_rate is not None and not objective.learns:
         raise RunError(f"{config.loss.name} learns nothing: leave optimizer.loss_learning_rate alone")
@@ -329,6 +336,7 @@ def _build(
         frozen=config.optimizer.freeze,
         averages=config.ema > 0,
         centres=jnp.zeros((classes, dim)) if config.batch.sampler == "hard_classes" else None,
+        whitening=None if config.eval_whitening is None else whitenings.none(dim),
     )
     layout = devices.layout(state, mesh, sharded=config.devices.shard_params)
     statistics = not config.optimizer.freeze_statistics

@@ -14,9 +14,8 @@ from metric_jax.data.errors import unknown
 from metric_jax.training.errors import RunError
 
 MOMENTUM = 0.9
-_MUON_RMS = (
-    0.2  # of an update, before the learning rate: about that of Adam, so that its learning rates serve both
-)
+# Root mean square of an update by an orthogonal matrix: about Adam's, so that its learning rates serve both.
+_MUON_RMS = 0.2
 
 
 def schedule(
@@ -67,12 +66,13 @@ def schedule(
         "cosine": optax.cosine_decay_schedule(learning_rate, left, alpha=final),
         "linear": optax.linear_schedule(learning_rate, final * learning_rate, left),
         "exponential": optax.exponential_decay(learning_rate, left, final or 1.0),
-        "step": optax.piecewise_constant_schedule(
-            learning_rate, {round(fraction * steps) - warmup: drop for fraction in drops}
-        ),
     }
+    if name == "step":
+        after[name] = optax.piecewise_constant_schedule(
+            learning_rate, {round(fraction * steps) - warmup: drop for fraction in drops}
+        )
     if name not in after:
-        raise RunError(unknown("optimizer.schedule", name, after))
+        raise RunError(unknown("optimizer.schedule", name, [*after, "step"]))
     if not warmup:
         return after[name]
     return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup), after[name]], [warmup])
@@ -91,7 +91,8 @@ def optimizer(
 
     Args:
         name: ``"adam"``, ``"adamw"``, ``"lion"``, ``"lamb"``, ``"lars"``, ``"sgd"``, or ``"muon"``, which moves a
-            kernel by the orthogonal matrix nearest to its momentum, and all else as Adam with Nesterov's momentum.
+            kernel, that of the head too, by about the orthogonal matrix nearest to its momentum, and all else as Adam
+            with Nesterov's momentum.
         learning_rate: Its schedule.
         weight_decay: Of the network's kernels; of biases, norms and what the loss learns there is none. All have it but
             adam: sgd and lars by a term of the gradient, the others apart from it.

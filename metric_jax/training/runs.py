@@ -17,6 +17,7 @@ import orbax.checkpoint.experimental.v1 as ocp
 from flax import nnx
 from jax.sharding import NamedSharding
 
+from metric_jax import whitening as whitenings
 from metric_jax.data import DataError, Images, datasets
 from metric_jax.data.listing import NO_CLASS, File, read, reason
 from metric_jax.distances import Distance
@@ -24,6 +25,7 @@ from metric_jax.training import calibration, choices, devices, evaluate, folders
 from metric_jax.training.errors import RunError
 from metric_jax.training.state import part
 from metric_jax.training.step import make_embed
+from metric_jax.whitening import Whitening
 
 SECTIONS = ("data", "model", "loss")
 BEST = "best"  # the checkpoint, rather than its step
@@ -39,7 +41,7 @@ class Run:
         image_shape: (height, width, channels) of the images it embeds.
         crop: Whether an image file of another shape is cut to that one rather than squeezed.
         distance: The distance between its embeddings.
-        parameters: Those of the model and the rest of its state, on all devices.
+        parameters: Those of the model, the rest of its state, and its whitening or None, on all devices.
         function: ``(*parameters, images [n, height, width, channels] uint8) -> embeddings [n, dim]``, to be jitted.
     """
 
@@ -58,6 +60,8 @@ class Run:
         self._mesh = devices.mesh(jax.device_count())
         frozen = config.get("optimizer", {}).get("freeze", ())
         graphdef, wanted = _abstract_model(config["model"], self.image_shape, frozen)
+        if config.get("eval_whitening") is not None:
+            wanted["whitening"] = jax.eval_shape(lambda: whitenings.none(config["model"]["dim"]))
         saved = _Saved(folder / folders.CHECKPOINTS / str(step), f"checkpoint {step} of {folder}")
         saved.check(wanted, self.image_shape)
         self.parameters = saved.load(wanted, devices.replicated(self._mesh))
@@ -189,17 +193,20 @@ class _Saved:
                     f"images of {sides} the config's model has {arrays.get(key, 'none')}"
                 )
 
-    def load(self, wanted: dict[str, Any], sharding: NamedSharding) -> tuple[Any, Any]:
-        """(parameters, rest); nothing else is read."""
+    def load(self, wanted: dict[str, Any], sharding: NamedSharding) -> tuple[Any, Any, Whitening | None]:
+        """(parameters, rest, whitening); nothing else is read."""
         state = jax.tree.map(lambda _: ocp.PLACEHOLDER, self._state)
         arrays = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), wanted)
+        if "whitening" in arrays:
+            state["whitening"] = arrays["whitening"]._asdict()
         if state["average"]:
-            state["average"] = arrays
+            state["average"] = {key: arrays[key] for key in state["average"]}
         else:
             state["params"]["model"], state["rest"] = arrays["params"], arrays["rest"]
         with self._readable():
             loaded = _evaluated(ocp.load(self._path, state, checkpointable_name=stored.STATE))
-        return loaded["params"], loaded["rest"]
+        whitening = Whitening(**loaded["whitening"]) if "whitening" in loaded else None
+        return loaded["params"], loaded["rest"], whitening
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
@@ -211,8 +218,10 @@ class _Saved:
 
 
 def _evaluated(state: Mapping[str, Any]) -> dict[str, Any]:
-    """As `TrainState.evaluated`, of a state that was read."""
-    return state["average"] or {"params": state["params"]["model"], "rest": state["rest"]}
+    """As `TrainState.evaluated`, of a state that was read, and its whitening if it has one."""
+    model = state["average"] or {"params": state["params"]["model"], "rest": state["rest"]}
+    whitening = state.get("whitening")  # older checkpoints know of none
+    return {**model, "whitening": whitening} if whitening else dict(model)
 
 
 def _abstract_model(

@@ -12,6 +12,7 @@ from jaxtyping import Array
 from metric_jax.data.errors import unknown
 from metric_jax.memory import Memory
 from metric_jax.training.errors import RunError
+from metric_jax.whitening import Whitening
 
 Path = tuple[Any, ...]
 
@@ -30,6 +31,7 @@ class TrainState(NamedTuple):
         average: Moving averages of ``params["model"]`` and ``rest``, under ``"params"`` and ``"rest"``, or None.
         centres: Where the embeddings of every class lie, ``[C, dim]``, for a sampler of hard classes; zeros until they
             were looked at, and None if nobody asks.
+        whitening: Of the embeddings, as of the last evaluation; before, none at all. None if nobody asks.
         key: The run's PRNG key. It stays; a step folds its number in.
     """
 
@@ -40,6 +42,7 @@ class TrainState(NamedTuple):
     memory: Memory | None
     average: dict[str, Any] | None
     centres: Array | None
+    whitening: Whitening | None
     key: Array
 
     @property
@@ -60,6 +63,7 @@ def create(
     frozen: Sequence[str] = (),
     averages: bool = False,
     centres: Array | None = None,
+    whitening: Whitening | None = None,
 ) -> tuple[nnx.GraphDef, TrainState]:
     """Parts a model into what it computes and the state it computes with.
 
@@ -72,6 +76,7 @@ def create(
         frozen: As in `part`.
         averages: Whether to keep moving averages.
         centres: Those of the classes before anything was embedded, if there are to be any.
+        whitening: One that changes nothing, if embeddings are to be whitened.
 
     Returns:
         (graphdef, state) such that `assemble(graphdef, *state.evaluated)` is the model again.
@@ -81,7 +86,8 @@ def create(
     # Arrays of their own: a step updates its state in place, and cannot do so to one array that is in two places.
     average = jax.tree.map(jnp.copy, {"params": params, "rest": rest}) if averages else None
     step = jnp.zeros((), jnp.int32)
-    return graphdef, TrainState(step, trained, rest, optimizer.init(trained), memory, average, centres, key)
+    opt_state = optimizer.init(trained)
+    return graphdef, TrainState(step, trained, rest, opt_state, memory, average, centres, whitening, key)
 
 
 def part(model: nnx.Module, frozen: Sequence[str] = ()) -> tuple[nnx.GraphDef, Any, Any]:

@@ -17,12 +17,14 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from metric_jax import grad_cache
 from metric_jax import memory as memories
+from metric_jax import whitening as whitenings
 from metric_jax.distances import normalize
 from metric_jax.training import devices
 from metric_jax.training.choices import Augment
 from metric_jax.training.errors import RunError
 from metric_jax.training.objective import Objective
 from metric_jax.training.state import TrainState, assemble, moved, rest_of
+from metric_jax.whitening import Whitening
 
 Encoder = Callable[[Any, Any, Array], tuple[Array, Any]]
 
@@ -93,7 +95,9 @@ def make_train_step(
         if average is not None:
             share = 1.0 - jnp.minimum(ema, taken / (taken + 9))
             average = moved(average, {"params": params["model"], "rest": rest}, share=share)
-        new = TrainState(taken, params, rest, opt_state, memory, average, state.centres, state.key)
+        new = state._replace(
+            step=taken, params=params, rest=rest, opt_state=opt_state, memory=memory, average=average
+        )
         learned = objective.values(state.params["loss"])
         return new, Output(value, optax.tree.norm(gradients), embeddings, learned)
 
@@ -146,8 +150,8 @@ def make_encoder(
 
 def make_embed(
     graphdef: nnx.GraphDef, *, views: int = 1, mirrored: bool = False, augment: Augment | None = None
-) -> Callable[[Any, Any, Array], Array]:
-    """``(params, rest, images) -> embeddings`` of the model as it is used after training.
+) -> Callable[[Any, Any, Whitening | None, Array], Array]:
+    """``(params, rest, whitening, images) -> embeddings`` of the model as it is used after training.
 
     Args:
         graphdef: The model's, from `state.create`.
@@ -162,7 +166,12 @@ def make_embed(
     check_views(views, augment)
     changed = cast(Augment, augment)
 
-    def embed(params: Any, rest: Any, images: UInt8[Array, "batch height width channels"]) -> Array:
+    def embed(
+        params: Any,
+        rest: Any,
+        whitening: Whitening | None,
+        images: UInt8[Array, "batch height width channels"],
+    ) -> Array:
         model: Any = assemble(graphdef, params, rest)
         x = to_unit(images)
 
@@ -173,12 +182,16 @@ def make_embed(
         def add(total: Array, key: Array) -> tuple[Array, None]:
             return total + of(jax.vmap(lambda image: changed(image[None], key)[0])(x)), None
 
-        total = of(x)
+        embeddings = of(x)
         if views > 1:
-            total, _ = lax.scan(add, total, jax.random.split(jax.random.key(0), views - 1))
-        elif not mirrored:
-            return total
-        return normalize(total) if model.normalise else total / views
+            total, _ = lax.scan(add, embeddings, jax.random.split(jax.random.key(0), views - 1))
+            embeddings = total / views
+        if (views > 1 or mirrored) and model.normalise:
+            embeddings = normalize(embeddings)
+        if whitening is None:
+            return embeddings
+        embeddings = whitenings.apply(whitening, embeddings)
+        return normalize(embeddings) if model.normalise else embeddings
 
     return embed
 

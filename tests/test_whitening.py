@@ -1,0 +1,98 @@
+"""Whitening: the map against its formula in float64 by SciPy, and a run that is whitened, saved and opened again."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+from small_run import config
+
+import metric_jax as mj
+from metric_jax.data import datasets
+from metric_jax.training import RunError, open_run
+
+ROWS = np.random.default_rng(0).normal(size=(50, 4)) @ np.diag([9.0, 3.0, 1.0, 0.1]) + [5.0, 0.0, -7.0, 1.0]
+
+
+def whitened(fitted, rows, shrinkage):
+    """The formula, written out."""
+    covariance = np.cov(fitted.T, bias=True)
+    size = len(covariance)
+    shrunk = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / size * np.eye(size)
+    return (rows - fitted.mean(axis=0)) @ np.linalg.inv(scipy.linalg.sqrtm(shrunk))
+
+
+@pytest.mark.parametrize("shrinkage", [0.01, 0.5, 1.0])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-4)])
+def test_is_its_formula(shrinkage, dtype, tolerance):
+    with jax.enable_x64(dtype is np.float64):
+        whitening = mj.whitening.fit(ROWS.astype(dtype), shrinkage=shrinkage)
+        found = mj.whitening.apply(whitening, ROWS[:7].astype(dtype))
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, whitened(ROWS, ROWS[:7], shrinkage), atol=tolerance)
+
+
+def test_half_precision_is_computed_in_float32():
+    rows = jnp.asarray(ROWS, jnp.bfloat16)
+    whitening = mj.whitening.fit(rows)
+    assert (
+        whitening.mean.dtype
+        == whitening.projection.dtype
+        == mj.whitening.apply(whitening, rows).dtype
+        == jnp.float32
+    )
+    jax.tree.map(np.testing.assert_array_equal, whitening, mj.whitening.fit(rows.astype(jnp.float32)))
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_single_point_is_moved_alone(count):
+    whitening = mj.whitening.fit(np.full((count, 3), 0.5, np.float32))
+    np.testing.assert_array_equal(whitening.mean, 0.5)
+    np.testing.assert_array_equal(whitening.projection, np.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "told"),
+    [
+        (np.zeros((2, 3), int), TypeError, "embeddings must be floating, got int32"),
+        (np.zeros((0, 3), np.float32), ValueError, r"embeddings must be \[batch, dim\] with a row at least"),
+        (np.zeros(3, np.float32), ValueError, r"embeddings must be \[batch, dim\] with a row at least"),
+    ],
+)
+def test_what_cannot_be_fitted_is_named(rows, error, told):
+    with pytest.raises(error, match=told):
+        mj.whitening.fit(rows)
+
+
+def test_what_cannot_be_whitened_is_named():
+    with pytest.raises(ValueError, match="embeddings has dimension 3 and the whitening has 2"):
+        mj.whitening.apply(mj.whitening.none(2), np.zeros((1, 3), np.float32))
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_run_measures_and_keeps_what_is_whitened_by_its_training_set(tmp_path, average):
+    plain, white = (
+        config(eval_whitening=shrinkage, eval_mirrored=True, ema=average) for shrinkage in (None, 0.3)
+    )
+    results = {}
+    for name, wanted in {"plain": plain, "white": white}.items():
+        mj.training.train_and_evaluate(wanted, str(tmp_path / name))
+        results[name] = json.loads((tmp_path / name / "results.json").read_text())
+    assert results["plain"]["map_at_r"] != results["white"]["map_at_r"]
+    train, test = datasets.load(**plain.data)
+    of_plain, of_white = (open_run(tmp_path / name) for name in ("plain", "white"))
+    expected = whitened(*(of_plain.embed(x.images).astype(float) for x in (train, test)), 0.3)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    found = of_white.embed(test.images)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    again = mj.evaluation.retrieval(found, test.labels, ks=(1,))
+    assert again["map_at_r"] == pytest.approx(results["white"]["map_at_r"], abs=1e-5)
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 1.5, float("nan")])
+def test_a_shrinkage_that_cannot_be_is_told_before_anything_is_done(tmp_path, shrinkage):
+    with pytest.raises(RunError, match="eval_whitening"):
+        mj.training.train_and_evaluate(config(eval_whitening=shrinkage), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
