@@ -34,17 +34,21 @@ def main(gallery: str, path: str) -> None:
 
     Raises:
         DataError: The file cannot be read, or is none of pairs; it names photos that were not embedded.
-        RunError: The gallery does not say by which distance to compare.
+        RunError: The gallery does not say by which distance to compare, or holds NaN; folds that share no threshold.
     """
     pairs = command.given("pairs", read_pairs, path)
     photos = shards.read(gallery)
-    distance = choices.DISTANCES.get(photos.made_with.get("distance", ""))
+    distance = choices.DISTANCES.get(str(photos.made_with.get("distance")))
     if distance is None:
         raise RunError(f"{gallery} names no distance: write it anew with experiments/embed.py")
     first, second = rows_of(pairs, photos.ids.tolist(), gallery)
-    distances = pair_distances(np.concatenate(photos.shards), first, second, distance=distance)
     folds = pairs.folds if pairs.folds.max() > 0 else None
-    print(told(verification(distances, pairs.is_same, folds=folds)))
+    try:
+        distances = pair_distances(np.concatenate(photos.shards), first, second, distance=distance)
+        found = verification(distances, pairs.is_same, folds=folds)
+    except ValueError as error:
+        raise RunError(f"the pairs of {path} cannot be compared: {error}") from error
+    print(told(found))
 
 
 def rows_of(pairs: Pairs, ids: list[str], gallery: str) -> tuple[list[int], list[int]]:

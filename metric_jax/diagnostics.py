@@ -13,7 +13,8 @@ from jaxtyping import Array
 from metric_jax import types
 from metric_jax.anchors import Batch
 from metric_jax.distances import Distance, center, check_measure, euclidean
-from metric_jax.pairs import as_labels, compare
+from metric_jax.limits import check_margin
+from metric_jax.pairs import as_array, as_labels, compare
 
 COLLAPSED_SPREAD = 0.01
 QUANTILES = (0.1, 0.5, 0.9)
@@ -49,8 +50,9 @@ def summary(
         *   ``collapsed``: whether the spread is below 0.01: the embeddings have become one point.
 
     Raises:
-        TypeError: Embeddings that are not floating, labels that are not integers, a mask that is not boolean.
-        ValueError: Shapes that do not match, or an empty batch.
+        TypeError: Embeddings that are not floating, labels that are not integers, a mask that is not boolean, a margin
+            that is no number.
+        ValueError: Shapes that do not match, an empty batch, or a negative margin.
 
     Example:
         >>> import jax.numpy as jnp
@@ -60,7 +62,10 @@ def summary(
         (2, 1.0, False)
     """
     check_measure(distance, "distance")
-    return _summary(embeddings, as_labels(labels, "labels"), where, margin, distance)
+    check_margin("summary", margin)
+    rows = as_array(embeddings, "embeddings")
+    mask = None if where is None else as_array(where, "where")
+    return _summary(rows, as_labels(labels, "labels"), mask, margin, distance)
 
 
 @functools.partial(jax.jit, static_argnames="distance")

@@ -101,6 +101,12 @@ def test_a_second_call_compiles_nothing(compilations):
     assert compilations() == before
 
 
+def test_lists_are_arrays():
+    rows, labels = [[0.0], [1.0], [5.0]], [0, 0, 1]
+    found = mj.diagnostics.summary(rows, labels, where=[True, True, False])
+    assert (float(found["positive_mean"]), float(found["negative_mean"])) == (1.0, 0.0)
+
+
 def test_bad_input():
     batch = rows().astype(np.float32)
     with pytest.raises(TypeError, match="labels must be integers"):
@@ -111,3 +117,7 @@ def test_bad_input():
         mj.diagnostics.summary(batch, LABELS, distance="euclidean")
     with pytest.raises(TypeError, match="where must be boolean"):
         mj.diagnostics.summary(batch, LABELS, where=LABELS)
+    with pytest.raises(TypeError, match="summary: margin must be a number, got 'x'"):
+        mj.diagnostics.summary(np.zeros((2, 1), np.float32), np.array([0, 1]), margin="x")
+    with pytest.raises(ValueError, match="summary: margin must be at least 0, got nan"):
+        mj.diagnostics.summary(np.zeros((2, 1), np.float32), np.array([0, 1]), margin=np.nan)

@@ -11,6 +11,7 @@ from metric_jax.evaluation import lfw_path
 
 PHOTOS = {("Ann", 1): 0.0, ("Ann", 2): 0.25, ("Bob", 1): 1.0, ("Bob", 2): 1.25, ("Cy", 1): 3.0}
 PHOTOS |= {("Di", 1): 9.0, ("Di", 2): 20.0}
+BROKEN = {("Ed", 1): float("nan")}
 PAIRS = "1\nAnn 1 2\nAnn 1 Bob 1\n"
 
 
@@ -22,9 +23,10 @@ def compared(tmp_path):
         gallery, file = tmp_path / "gallery", tmp_path / "pairs.txt"
         file.write_text(pairs)
         shards.claim(gallery, {"distance": "manhattan"} if made_with is None else made_with, shards=2)
-        there = [photo for photo in PHOTOS if photo not in without]
+        photos = PHOTOS | (BROKEN if "Ed" in pairs else {})
+        there = [photo for photo in photos if photo not in without]
         for number, part in enumerate((there[:2], there[2:])):
-            rows = np.array([[PHOTOS[photo]] * 2 for photo in part], np.float32)
+            rows = np.array([[photos[photo]] * 2 for photo in part], np.float32)
             shards.write(gallery, number, rows, [shards.Row(lfw_path(*photo), 0) for photo in part])
         return scripts.run("lfw", f"--gallery={gallery}", f"--pairs={file}")
 
@@ -57,6 +59,8 @@ def test_what_is_wrong_is_told_in_a_line(compared):
     [
         ("1\nAnn 1 2\n", None, r"lfw: --pairs: .*pairs\.txt has 1 lines after the first"),
         (PAIRS, {}, "gallery names no distance: write it anew"),
+        (PAIRS, {"distance": ["manhattan"]}, "gallery names no distance: write it anew"),
+        ("1\nAnn 1 2\nEd 1 Bob 1\n", None, r"pairs of .*pairs\.txt cannot be compared: embeddings hold NaN"),
     ],
 )
 def test_pairs_and_galleries_that_cannot_be_compared(compared, pairs, made_with, message):

@@ -139,21 +139,20 @@ def read(folder: str | pathlib.Path) -> Embedded:
             "again what wrote them, and it goes on"
         )
     found = [_read(folder, number) for number in range(manifest["shards"])]
-    shards = [embeddings for embeddings, _ in found]
+    shards = [embeddings for embeddings, _, _ in found]
     if len({shard.shape[1] for shard in shards}) > 1:
         raise DataError(f"the shards in {folder} differ in dimension: write them anew")
-    rows = [row for _, rows in found for row in rows]
     return Embedded(
         shards,
-        np.array([row.id for row in rows], np.str_),
-        np.array([row.label for row in rows], np.int32),
+        np.array([name for _, ids, _ in found for name in ids], np.str_),
+        np.concatenate([labels for _, _, labels in found]),
         tuple(manifest["class_names"]),
         manifest["made_with"],
     )
 
 
-def _read(folder: pathlib.Path, number: int) -> tuple[np.ndarray, list[Row]]:
-    """A shard and its rows; raises a DataError if they are not whole or do not belong together."""
+def _read(folder: pathlib.Path, number: int) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """A shard, its ids and its labels; raises a DataError if they are not whole or do not belong together."""
     path = _embeddings(folder, number)
     try:
         embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -164,12 +163,21 @@ def _read(folder: pathlib.Path, number: int) -> tuple[np.ndarray, list[Row]]:
     path = _ids(folder, number)
     try:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        rows = [Row(str(line["id"]), int(line["label"])) for line in lines]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        ids, labels = (
+            [str(line["id"]) for line in lines],
+            np.array([int(line["label"]) for line in lines], np.int32),
+        )
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        OverflowError,
+    ) as error:  # the last: a label beyond 32 bits
         raise DataError(f"{path} is missing or broken ({error}): write it anew") from error
-    if len(rows) != len(embeddings):
-        raise DataError(f"{path} has {len(rows)} lines for {len(embeddings)} embeddings: write them anew")
-    return embeddings, rows
+    if len(labels) != len(embeddings):
+        raise DataError(f"{path} has {len(labels)} lines for {len(embeddings)} embeddings: write them anew")
+    return embeddings, ids, labels
 
 
 def _manifest(folder: pathlib.Path) -> dict[str, Any]:
