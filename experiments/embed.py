@@ -5,8 +5,9 @@
     python experiments/embed.py --workdir=runs/omniglot --out=embedded --data.data_dir=TFDS_FOLDER
     python experiments/embed.py --workdir=runs/faces --out=embedded --images=FOLDER
 
-Embeds the test set that the run's config names, and any key of its data can be set by a flag, as --data.KEY=VALUE; or,
-with --images, all images in a folder, which lie in it or in one folder a class. These need not fit into memory.
+Embeds the test set that the run's config names, and any key of its data can be set by a flag, as --data.KEY=VALUE;
+turned and mirrored classes, which are for training, are always left out. Or, with --images, it embeds all images in a
+folder, which lie in it or in one folder a class. These need not fit into memory.
 
 Writes shards of at most --shard rows, embeddings-00000.npy, ... and whose they are, ids-00000.jsonl, ...;
 metric_jax.data.shards reads them. The same command again goes on where it was interrupted.

@@ -5,10 +5,11 @@
     python experiments/evaluate.py --workdir=runs/omniglot --data.data_dir=TFDS_FOLDER --checkpoint=500
 
 Any key of a config's data can be set by a flag, as --data.KEY=VALUE: data that have moved, other ones, or another size
-of the images, which the threshold is then for. --relative measures pairs by `evaluation.relative_distances` too, which
-takes off how far either image lies from the training images; these must be of other classes. The threshold is then for
-them, and verify.py alone takes it. Everything is written into the folder evaluation/ in the run's own: evaluation.json,
-threshold.json (which verify.py, search.py and export.py need) and report.html with its figures.
+of the images, which the threshold is then for. Turned and mirrored classes, which are for training, are always left
+out. --relative measures pairs by `evaluation.relative_distances` too, which takes off how far either image lies from
+the training images; these must be of other classes. The threshold is then for them, and verify.py alone takes it.
+Everything is written into the folder evaluation/ in the run's own: evaluation.json, threshold.json (which verify.py,
+search.py and export.py need) and report.html with its figures.
 """
 
 import pathlib

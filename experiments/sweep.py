@@ -37,6 +37,7 @@ from metric_jax.data.errors import unknown
 from metric_jax.training import NonFiniteError, RunError, StoppedError
 from metric_jax.training.folders import flatten
 
+_BETWEEN_VALUES = re.compile(r",(?![^()\[\]]*[)\]])")  # a comma, but for those of a tuple or list
 SHOWN = ("map_at_r", "precision@1")
 TERMINATED = 143  # what shells expect after SIGTERM
 
@@ -126,7 +127,7 @@ def variants(configs: Sequence[str], settings: Sequence[str]) -> Iterator[Row]:
         key, equals, values = setting.partition("=")
         if not equals or not key:
             raise RunError(f"--set={setting} must be KEY=VALUE or KEY=VALUE,VALUE")
-        choices.append([(key, value) for value in values.split(",")])
+        choices.append([(key, value) for value in _BETWEEN_VALUES.split(values)])
     for path in configs:
         for combination in itertools.product(*choices):
             config = load(path)

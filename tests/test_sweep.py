@@ -54,6 +54,13 @@ def test_a_table_of_every_config_with_every_setting(trained, tmp_path, capsys):
     assert (second["seeds"], second["diverged"]) == ([0, 1], [2])
 
 
+def test_a_comma_within_brackets_parts_no_values():
+    settings = ["optimizer.drops=(0.25,0.5),(0.5,)", "seed=1,2"]
+    rows = [row.config for row in sweep.variants(["configs/digits.py"], settings)]
+    found = [(config.optimizer.drops, config.seed) for config in rows]
+    assert found == [((0.25, 0.5), 1), ((0.25, 0.5), 2), ((0.5,), 1), ((0.5,), 2)]
+
+
 def test_a_single_seed_has_no_interval(trained, tmp_path, capsys):
     sweep.main(str(tmp_path), [DIGITS], [1])
     assert "| digits | 1 | 0.2000 | 0.5000 | 0.1000 | 0.2500 |" in capsys.readouterr().out
