@@ -153,3 +153,7 @@ def test_refuses():
     broken[[4, 6], 0] = np.inf
     with pytest.raises(ValueError, match=r"embeddings hold NaN or infinity in row 4 \(2 rows in all\)"):
         few_shot(broken, LABELS, **good)
+    with pytest.raises(
+        ValueError, match="embeddings are so large in row 0 that their euclidean distances are infinite"
+    ):
+        few_shot(np.float32(1e30) * ROWS, LABELS, **good)

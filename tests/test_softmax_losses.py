@@ -216,6 +216,13 @@ def test_rank_n_contrast_without_masked_rows_and_tiled():
         np.testing.assert_array_equal(gradient[2], 0)
 
 
+@pytest.mark.parametrize("unknown", [[4], range(N)], ids=["one", "all"])
+def test_N13_rank_n_contrast_of_a_label_that_is_nan(unknown):
+    ages = AGES.astype(np.float32)
+    ages[list(unknown)] = np.nan
+    assert np.isnan(mj.rank_n_contrast_loss(random_rows(), ages))
+
+
 def test_rank_n_contrast_within_groups():
     """A match says who is compared at all: here those on one side of 36."""
     value = mj.rank_n_contrast_loss(

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array
 
 from metric_jax import types
-from metric_jax.distances import Distance, check_measure, euclidean
+from metric_jax.distances import Distance, center, check_measure, euclidean
 from metric_jax.evaluation import checks, intervals
 
 METHODS = ("prototype", "nearest")
@@ -65,8 +65,8 @@ def few_shot(
 
     Raises:
         TypeError: Embeddings that are not floating, labels that are not integers, a key that is none.
-        ValueError: Rows that hold NaN or infinity, lengths that differ, fewer classes than ways, a class with too few
-            images for shots and queries, a method that is unknown, a number out of range.
+        ValueError: Rows that hold NaN or infinity or are too large to compare, lengths that differ, fewer classes than
+            ways, a class with too few images for shots and queries, a method that is unknown, a number out of range.
 
     Example:
         >>> import jax, numpy as np
@@ -83,6 +83,8 @@ def few_shot(
     """
     check_measure(distance, "distance")
     rows = checks.finite_rows(embeddings, "embeddings")
+    norms = jnp.sum(distance.prepare(rows, center(rows)) ** 2, axis=-1)
+    checks.finite_products(np.asarray(norms), "embeddings", distance)
     host = checks.integers(labels, "labels", len(rows), "rows of embeddings")
     ways, episodes = checks.count(ways, "ways", least=2), checks.count(episodes, "episodes", least=2)
     shots = checks.count(shots, "shots")

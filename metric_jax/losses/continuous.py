@@ -76,7 +76,9 @@ def rank_n_contrast_loss(
         # By ascending distance of labels, behind what is not selected: the sum for j begins at the first tie of j.
         order = jnp.lexsort((apart, positives))
         apart, is_selected = apart[order], positives[order]
-        logits = jnp.where(is_selected, -distances[order] / temperature, 0.0)
+        # A label that is NaN has no place in the order, and must not pass for one that has.
+        known = jnp.where(jnp.isnan(apart), jnp.nan, -distances[order] / temperature)
+        logits = jnp.where(is_selected, known, 0.0)
         # XLA's own cumulative log-sum-exp may take quadratic time.
         sums = lax.associative_scan(jnp.logaddexp, logits, reverse=True)
         starts = jnp.append(True, (apart[1:] != apart[:-1]) | ~is_selected[:-1])
