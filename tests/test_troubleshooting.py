@@ -84,12 +84,13 @@ def test_what_is_to_be_looked_at_is_logged(file):
 
 
 def test_links_lead_somewhere():
-    headings = {
-        re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-")
-        for line in re.findall(r"^##(.*)$", PAGE, re.MULTILINE)
-    }
     for link in re.findall(r"\]\(([^)]+)\)", PAGE):
-        if link.startswith("#"):
-            assert link[1:] in headings
-        else:
-            assert (ROOT / "docs" / link).exists(), link
+        path, _, anchor = link.partition("#")
+        target = ROOT / "docs" / path
+        assert target.exists(), link
+        page = target.read_text() if path else PAGE
+        headings = {
+            re.sub(r"[^\w -]", "", line).strip().lower().replace(" ", "-")
+            for line in re.findall(r"^##(.*)$", page, re.MULTILINE)
+        }
+        assert not anchor or anchor in headings, link
