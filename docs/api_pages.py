@@ -26,17 +26,9 @@ STYLE = "<style>.docstring pre { white-space: pre-wrap; }</style>"
 
 # What has a page beside the files that define what `mj` itself has.
 PARTS = (
-    *("mining", "memory", "grad_cache", "whitening", "recipes", "diagnostics", "evaluation"),
-    *(
-        "evaluation.intervals",
-        "data",
-        "data.augment",
-        "data.samplers",
-        "data.shards",
-        "models",
-        "training",
-        "reports",
-    ),
+    *("mining", "memory", "grad_cache", "whitening", "recipes", "diagnostics"),
+    *("evaluation", "evaluation.intervals", "data", "data.augment", "data.samplers", "data.shards"),
+    *("models", "training", "reports"),
 )
 
 

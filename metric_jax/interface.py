@@ -255,8 +255,8 @@ def _check_options(given: dict[str, Any], measure: str) -> None:
     match = given.get("match")
     if match is not None and not callable(match):
         raise TypeError(f"match must be a function of two labels, got {match!r}")
-    if not callable(given.get("penalty", callable)):
-        raise TypeError(f"penalty must be a function such as jax.nn.softplus, got {given['penalty']!r}")
+    if "penalty" in given:
+        limits.check_penalty(given["penalty"])
     if not isinstance(given.get("with_batch", False), bool):
         raise TypeError(f"with_batch must be True or False, got {given['with_batch']!r}")
     if "reduction" in given:

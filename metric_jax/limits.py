@@ -79,8 +79,7 @@ def check_kinds(
             continue
         value = np.asarray(given[name]) if isinstance(given[name], list | tuple) else given[name]
         if isinstance(default, bool):
-            if not isinstance(value, bool):
-                raise TypeError(f"{owner}: {name} must be True or False, got {value!r}")
+            check_flag(owner, name, value)
         elif isinstance(default, int | float):
             if (
                 value is None
@@ -97,6 +96,18 @@ def check_margin(owner: str, margin: Any) -> None:
     if margin is None:
         raise TypeError(f"{owner}: margin must be a number, got None")
     check(owner, {"margin": margin}, {"margin": NOT_NEGATIVE})
+
+
+def check_penalty(penalty: Any) -> None:
+    """Raises a TypeError unless the penalty can be called."""
+    if not callable(penalty):
+        raise TypeError(f"penalty must be a function such as jax.nn.softplus, got {penalty!r}")
+
+
+def check_flag(owner: str, name: str, value: Any) -> None:
+    """Raises a TypeError unless the value is a boolean."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{owner}: {name} must be True or False, got {value!r}")
 
 
 def is_count(value: Any) -> bool:

@@ -98,7 +98,7 @@ def test_an_FAR_that_is_a_whole_number_of_impostors_is_reached(impostors):
         assert (threshold, measured) == (accepted - 1, accepted / impostors)
 
 
-@pytest.mark.parametrize("sizes", [(6,) * 10, (20, 30, 10), (15, 45)])
+@pytest.mark.parametrize("sizes", [(6,) * 10, (20, 30, 10), (1, 29, 30)])
 @pytest.mark.parametrize("steps", [None, 2])
 def test_folds_are_judged_by_the_others(sizes, steps):
     distances, is_same = drawn(8, pairs=60, steps=steps)

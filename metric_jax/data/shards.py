@@ -163,17 +163,9 @@ def _read(folder: pathlib.Path, number: int) -> tuple[np.ndarray, list[str], np.
     path = _ids(folder, number)
     try:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-        ids, labels = (
-            [str(line["id"]) for line in lines],
-            np.array([int(line["label"]) for line in lines], np.int32),
-        )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        OverflowError,
-    ) as error:  # the last: a label beyond 32 bits
+        ids = [str(line["id"]) for line in lines]
+        labels = np.array([int(line["label"]) for line in lines], np.int32)  # overflows beyond 32 bits
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(f"{path} is missing or broken ({error}): write it anew") from error
     if len(labels) != len(embeddings):
         raise DataError(f"{path} has {len(labels)} lines for {len(embeddings)} embeddings: write them anew")

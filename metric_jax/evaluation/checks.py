@@ -4,10 +4,11 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from metric_jax.distances import Distance, as_rows
+from metric_jax.distances import Distance, as_rows, center
 from metric_jax.pairs import as_array
 
 
@@ -38,6 +39,13 @@ def finite_products(norms: np.ndarray, name: str, distance: Distance) -> None:
             f"{name} are so large in row {too_large[0]} that their {distance.name} distances are infinite: "
             "scale them down, or normalize them"
         )
+
+
+def comparable(rows: Array, name: str, distance: Distance) -> Array:
+    """Where the rows are to be centered; raises a ValueError if their distances are infinite."""
+    middle = center(rows)
+    finite_products(np.asarray(jnp.sum(distance.prepare(rows, middle) ** 2, axis=-1)), name, distance)
+    return middle
 
 
 def parts(gallery: Any, name: str) -> list[Any]:

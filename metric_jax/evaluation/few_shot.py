@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array
 
 from metric_jax import types
-from metric_jax.distances import Distance, center, check_measure, euclidean
+from metric_jax.distances import Distance, check_measure, euclidean
 from metric_jax.evaluation import checks, intervals
 
 METHODS = ("prototype", "nearest")
@@ -83,8 +83,7 @@ def few_shot(
     """
     check_measure(distance, "distance")
     rows = checks.finite_rows(embeddings, "embeddings")
-    norms = jnp.sum(distance.prepare(rows, center(rows)) ** 2, axis=-1)
-    checks.finite_products(np.asarray(norms), "embeddings", distance)
+    checks.comparable(rows, "embeddings", distance)
     host = checks.integers(labels, "labels", len(rows), "rows of embeddings")
     ways, episodes = checks.count(ways, "ways", least=2), checks.count(episodes, "episodes", least=2)
     shots = checks.count(shots, "shots")

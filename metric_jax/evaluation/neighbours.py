@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from metric_jax import types
 from metric_jax.anchors import tile_size
-from metric_jax.distances import Distance, center, check_measure, euclidean
+from metric_jax.distances import Distance, check_measure, euclidean
 from metric_jax.evaluation import checks
 
 SPARE = 16  # candidates beyond k, for those that rounding puts behind others
@@ -59,9 +59,7 @@ def nearest(
     items = sum(map(len, parts)) - (gallery is None)
     if checks.count(k, "k") > items:
         raise ValueError(f"k must be at most the {items} items that a query is compared with, got {k}")
-    middle = center(rows)
-    norms = jnp.sum(distance.prepare(rows, middle) ** 2, axis=-1)
-    checks.finite_products(np.asarray(norms), "queries", distance)
+    middle = checks.comparable(rows, "queries", distance)
     held = 1 if distance.has_product else rows.shape[1]
     size = tile_size(len(rows), max(map(len, parts)), tile, held)
     found, start = [], 0

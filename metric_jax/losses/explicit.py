@@ -12,8 +12,8 @@ from jaxtyping import Array
 
 from metric_jax.collectives import gathered
 from metric_jax.distances import Distance, as_rows, check_measure, check_same_dim, euclidean
-from metric_jax.limits import check_margin
-from metric_jax.losses.triplet import Penalty, check_penalty, triplet_loss
+from metric_jax.limits import check_flag, check_margin, check_penalty
+from metric_jax.losses.triplet import Penalty, triplet_loss
 from metric_jax.pairs import as_array, as_triplets, check_indices
 from metric_jax.reductions import Reduction, check_reduction, reduce, terms
 from metric_jax.types import AxisName, Embeddings, References, Triplets
@@ -75,8 +75,7 @@ def batch_triplet_loss(
     check_reduction(reduction)
     check_penalty(penalty)
     check_margin("batch_triplet_loss", margin)
-    if not isinstance(swap, bool):
-        raise TypeError(f"batch_triplet_loss: swap must be True or False, got {swap!r}")
+    check_flag("batch_triplet_loss", "swap", swap)
     anchors = _matrix(embeddings, "embeddings")
     others = anchors if references is None else _matrix(references, "references")
     check_same_dim(anchors, others, "embeddings", "references")

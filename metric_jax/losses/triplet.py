@@ -17,7 +17,6 @@ are for `metric_jax.losses.explicit`.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +25,7 @@ from jaxtyping import Array, Float
 from metric_jax import mining
 from metric_jax.anchors import Batch, batch_loss, per_anchor
 from metric_jax.distances import Distance, check_measure, euclidean
-from metric_jax.limits import NOT_NEGATIVE, check_margin
+from metric_jax.limits import NOT_NEGATIVE, check_flag, check_margin, check_penalty
 from metric_jax.losses.positives import sum_over_positives
 from metric_jax.reductions import Terms, terms
 from metric_jax.sums import sum_where
@@ -86,18 +85,11 @@ def triplet_loss(
     check_measure(distance, "distance")
     check_penalty(penalty)
     check_margin("triplet_loss", margin)
-    if not isinstance(swap, bool):
-        raise TypeError(f"triplet_loss: swap must be True or False, got {swap!r}")
+    check_flag("triplet_loss", "swap", swap)
     to_negative = distance(anchor, negative)
     if swap:
         to_negative = jnp.minimum(to_negative, distance(positive, negative))
     return penalty(distance(anchor, positive) - to_negative + margin)
-
-
-def check_penalty(penalty: Any) -> None:
-    """Raises a TypeError unless the penalty can be called."""
-    if not callable(penalty):
-        raise TypeError(f"penalty must be a function such as jax.nn.softplus, got {penalty!r}")
 
 
 @batch_loss(static=("penalty", "swap"), within={"margin": NOT_NEGATIVE})

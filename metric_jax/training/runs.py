@@ -221,7 +221,7 @@ def _evaluated(state: Mapping[str, Any]) -> dict[str, Any]:
     """As `TrainState.evaluated`, of a state that was read, and its whitening if it has one."""
     model = state["average"] or {"params": state["params"]["model"], "rest": state["rest"]}
     whitening = state.get("whitening")  # older checkpoints know of none
-    return {**model, "whitening": whitening} if whitening else dict(model)
+    return {**model, "whitening": whitening} if whitening else model
 
 
 def _abstract_model(
