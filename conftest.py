@@ -102,6 +102,7 @@ def shared() -> pathlib.Path:
     return SHARED
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks at the marks right after
 def pytest_collection_modifyitems(items):
     """On several cores the tests of one loss share a process, and with it what was compiled; so do those of a file."""
     for item in items:

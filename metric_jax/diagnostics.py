@@ -38,7 +38,7 @@ def summary(
         where: ``[batch]`` booleans: False leaves a row out.
 
     Returns:
-        A dict of scalars; 0 where there is nothing to count.
+        A dict of scalars; 0 where there is nothing to count, and NaN where embeddings are.
 
         *   ``active_fraction``: of the anchors with a positive and a negative, those whose batch-hard triplet violates
             the margin.
@@ -79,13 +79,14 @@ def _summary(
     nearest_negative = jnp.min(distances, axis=1, where=negatives, initial=jnp.inf)
     farthest_positive = jnp.max(distances, axis=1, where=positives, initial=-jnp.inf)
     valid = positives.any(axis=1) & negatives.any(axis=1)
-    active = valid & (farthest_positive - nearest_negative + margin > 0)
+    violation = farthest_positive - nearest_negative + margin
+    active = jnp.where(jnp.isnan(violation), violation, violation > 0)
 
     rows = distance.prepare(compared.anchors, center(compared.anchors, compared.where))
     mean = jnp.sum(rows, axis=0, where=compared.where[:, None]) / jnp.maximum(jnp.sum(compared.where), 1)
     spread = jnp.sqrt(_mean(jnp.sum((rows - mean[None]) ** 2, axis=-1), compared.where))
     return {
-        "active_fraction": _mean(active.astype(distances.dtype), valid),
+        "active_fraction": _mean(active, valid),
         **_distribution("positive", distances, positives),
         **_distribution("negative", distances, negatives),
         "hard_positives": jnp.sum(positives & (distances > nearest_negative[:, None])),

@@ -22,6 +22,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from metric_jax.distances import as_rows
+from metric_jax.limits import check_count
 from metric_jax.pairs import as_array, as_labels
 
 
@@ -66,7 +67,9 @@ def create(
         The memory.
 
     Raises:
-        ValueError: A size, a dimension or a number of rings below 1, or rings that do not divide the size.
+        TypeError: A type that is not floating.
+        ValueError: A size, a dimension or a number of rings that is no positive integer, or rings that do not divide
+            the size.
 
     Example:
         >>> import metric_jax as mj
@@ -74,8 +77,9 @@ def create(
         (4, 2)
     """
     for name, value in (("size", size), ("dim", dim), ("rings", rings)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+        check_count("memory", name, value)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"memory: dtype must be floating, as embeddings are, got {dtype}")
     if size % rings:
         raise ValueError(f"{rings} rings cannot share {size} rows evenly: make size a multiple of rings")
     return Memory(

@@ -77,6 +77,8 @@ def test_refuses():
         clustering(embeddings, labels.astype(float))
     with pytest.raises(ValueError, match="seed must be an integer of at least 0, got -1"):
         clustering(embeddings, labels, seed=-1)
+    with pytest.raises(ValueError, match="seed must be at most 4294967295, got 4294967296"):
+        clustering(embeddings, labels, seed=2**32)
     embeddings[3, 0] = np.nan
     with pytest.raises(ValueError, match=r"embeddings hold NaN or infinity in row 3 \(1 rows in all\)"):
         clustering(embeddings, labels)

@@ -107,6 +107,14 @@ def test_lists_are_arrays():
     assert (float(found["positive_mean"]), float(found["negative_mean"])) == (1.0, 0.0)
 
 
+def test_nan_does_not_pass_for_a_batch_that_is_learned():
+    batch = rows().astype(np.float32)
+    batch[3, 0] = np.nan
+    found = mj.diagnostics.summary(batch, LABELS)
+    for key in ("active_fraction", "positive_mean", "negative_mean", "spread"):
+        assert np.isnan(found[key]), key
+
+
 def test_bad_input():
     batch = rows().astype(np.float32)
     with pytest.raises(TypeError, match="labels must be integers"):

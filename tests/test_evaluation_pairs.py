@@ -136,6 +136,10 @@ def test_pair_distances_refuses():
         pair_distances(rows, [0.0], [1])
     with pytest.raises(TypeError, match="embeddings must be floating"):
         pair_distances(rows.astype(int), [0], [1])
+    with pytest.raises(
+        ValueError, match="embeddings are so large in row 0 that their euclidean distances are infinite"
+    ):
+        pair_distances(np.array([[1e30], [-1e30]], np.float32), [0], [1])
     for shape in ((4,), (0, 2)):
         with pytest.raises(ValueError, match=r"embeddings must be \[rows, dim\] with at least one row"):
             pair_distances(np.ones(shape, np.float32), [0], [1])

@@ -3,6 +3,7 @@
 import ast
 import doctest
 import inspect
+import os
 import pathlib
 import socket
 import subprocess
@@ -295,6 +296,12 @@ def test_tests_see_eight_devices_and_no_silent_broadcast():
     assert jax.device_count() == 8
     with pytest.raises(ValueError, match="rank"):
         jnp.ones(3) + jnp.ones((3, 1))
+
+
+def test_tests_of_a_file_share_a_process_and_what_was_compiled_in_it(request):
+    """pytest-xdist appends a group to the name of a test; without one it deals the tests out one by one."""
+    group = f"@{pathlib.Path(__file__).name}" if "PYTEST_XDIST_WORKER" in os.environ else "_in_it"
+    assert request.node.nodeid.endswith(group)
 
 
 def test_tests_reach_no_network():

@@ -109,7 +109,7 @@ def test_bootstrap_refuses():
     for shape in ((), (0,), (2, 2, 2)):
         with pytest.raises(ValueError, match=r"values must be \[n\] or \[n, metrics\]"):
             bootstrap(np.zeros(shape))
-    with pytest.raises(TypeError, match="values must be an array of numbers, got list"):
+    with pytest.raises(TypeError, match="values must be an array of real numbers, got list"):
         bootstrap(["a", "b"])
     for values, groups in (([1.0], None), ([1.0, np.nan], None), ([1.0, 2.0], [3, 3])):
         with pytest.raises(ValueError, match="at least two groups"):

@@ -195,8 +195,12 @@ def test_bad_batches(arguments, error, message):
 
 
 def test_bad_memories():
-    with pytest.raises(ValueError, match="size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"memory: size must be a positive integer, got 0$"):
         create(0, DIM)
+    with pytest.raises(ValueError, match=r"memory: size must be a positive integer, got 4\.5"):
+        create(4.5, DIM)
+    with pytest.raises(TypeError, match=r"memory: dtype must be floating, as embeddings are, got .*int8"):
+        create(4, DIM, dtype=jnp.int8)
     with pytest.raises(ValueError, match="4 rings cannot share 6 rows"):
         create(6, DIM, rings=4)
     with pytest.raises(ValueError, match=r"this memory has 4 rings: push inside jax\.shard_map"):

@@ -264,6 +264,11 @@ def test_another_key_is_another_draw(miner):
 def test_a_key_is_asked_for(miner):
     with pytest.raises(TypeError, match=r"missing a required argument: 'key'; it takes embeddings"):
         miner.function(random_rows(), LABELS)
+    for wrong in (0, jax.random.split(jax.random.key(0)), jax.random.key_data(jax.random.key(0))[:1]):
+        with pytest.raises(
+            TypeError, match=r"key must be one jax\.random\.key, got .* pass jax\.random\.key\(0\)"
+        ):
+            miner.function(random_rows(), LABELS, key=wrong)
 
 
 def test_uniform_histogram_covers_the_range():

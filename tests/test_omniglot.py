@@ -98,6 +98,12 @@ def test_an_image_that_answers_no_query_may_still_be_taken_for_an_answer(runs_fo
     assert one_shot_runs([one, two], distances)["accuracy"] == 4 / 5
 
 
+def test_what_macos_leaves_beside_an_image_is_no_image(runs_folder):
+    before = within_alphabet(runs_folder)[0].support
+    (runs_folder / "run01/training/._class01.png").touch()
+    assert within_alphabet(runs_folder)[0].support == before
+
+
 def test_accuracy_of_runs(runs_folder):
     runs = within_alphabet(runs_folder)
     found = one_shot_runs(runs, distances)
@@ -163,7 +169,7 @@ def test_distances_that_are_none(runs_folder):
     table[1, 2] = np.nan
     with pytest.raises(ValueError, match=r"distances of run01 hold NaN or infinity for query .*item02\.png"):
         one_shot_runs([run], lambda query, support: table)
-    with pytest.raises(TypeError, match="distances must be an array of numbers, got str"):
+    with pytest.raises(TypeError, match="distances must be an array of real numbers, got str"):
         one_shot_runs([run], lambda query, support: "near")
     assert isinstance(run, Run)
 

@@ -235,7 +235,7 @@ def test_bad_pairs(function):
         function(distances[:, None], is_same[:, None])
     with pytest.raises(TypeError, match=r"is_same must be boolean, got int64: pass is_same\.astype"):
         function(distances, is_same.astype(int))
-    with pytest.raises(TypeError, match="distances must be an array of numbers, got list"):
+    with pytest.raises(TypeError, match="distances must be an array of real numbers, got list"):
         function(["near", "far"], [True, False])
 
 

@@ -104,9 +104,13 @@ def check_length(values: np.ndarray, name: str, rows: int, of: str) -> None:
 def numbers(values: Any, name: str) -> np.ndarray:
     """The values in float64; raises a TypeError unless they are real numbers."""
     try:
-        return np.asarray(values, np.float64)
+        if not np.iscomplexobj(values):
+            return np.asarray(values, np.float64)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be an array of numbers, got {type(values).__name__}") from None
+        pass
+    raise TypeError(
+        f"{name} must be an array of real numbers, got {getattr(values, 'dtype', type(values).__name__)}"
+    )
 
 
 def count(value: Any, name: str, least: int = 1) -> int:

@@ -7,6 +7,8 @@ import numpy as np
 from metric_jax import types
 from metric_jax.evaluation import checks
 
+LARGEST_SEED = 2**32 - 1  # that scikit-learn takes
+
 
 def clustering(
     embeddings: types.Embeddings | np.ndarray, labels: types.Labels | np.ndarray, *, seed: int = 0
@@ -33,7 +35,8 @@ def clustering(
 
     Raises:
         TypeError: Embeddings that are not floating, labels that are not integers.
-        ValueError: Rows that hold NaN or infinity, lengths that differ, one class only, or no class with two items.
+        ValueError: Rows that hold NaN or infinity, lengths that differ, one class only, no class with two items, or a
+            seed beyond 32 bits.
 
     Example:
         >>> import numpy as np
@@ -50,7 +53,8 @@ def clustering(
     """
     rows = np.asarray(checks.finite_rows(embeddings, "embeddings"))
     host = checks.integers(labels, "labels", len(rows), "rows of embeddings")
-    seed = checks.count(seed, "seed", least=0)
+    if (seed := checks.count(seed, "seed", least=0)) > LARGEST_SEED:
+        raise ValueError(f"seed must be at most {LARGEST_SEED}, got {seed}")
     classes = len(np.unique(host))
     if classes < 2 or classes == len(host):
         raise ValueError(

@@ -212,7 +212,10 @@ def _run(folder: pathlib.Path, file: pathlib.Path) -> Run:
         if query in pairs:
             raise ValueError(f"{file}, line {number}: {fields[0]} occurs for the second time")
         pairs[query] = answer
-    support = sorted({path for answer in pairs.values() for path in answer.parent.glob(f"*{answer.suffix}")})
+    # Beside each file macOS leaves one of its own, of the same name after "._".
+    support = sorted(
+        {path for answer in pairs.values() for path in answer.parent.glob(f"[!.]*{answer.suffix}")}
+    )
     if len(support) < 2:
         raise ValueError(f"{file}: there is one support image alone, and nothing to confuse it with")
     return Run(name, support, list(pairs), np.array([support.index(answer) for answer in pairs.values()]))

@@ -134,7 +134,8 @@ def pair_distances(
 
     Raises:
         TypeError: Embeddings that are not floating, indices that are not integers, no distance.
-        ValueError: Rows that hold NaN or infinity, lengths that differ, an index of a row that does not exist.
+        ValueError: Rows that hold NaN or infinity or are too large to compare, lengths that differ, an index of a row
+            that does not exist.
 
     Example:
         >>> import numpy as np
@@ -143,6 +144,7 @@ def pair_distances(
     """
     check_measure(distance, "distance")
     rows = checks.finite_rows(embeddings, "embeddings")
+    checks.comparable(rows, "embeddings", distance)
     first = np.asarray(first)
     first = checks.indices(first, "first", first.size, "pairs")
     second = checks.indices(second, "second", len(first), "pairs of first")

@@ -162,7 +162,8 @@ def _places(batch: Batch) -> Array:
 
 
 def _as_key(key: Array) -> Array:
-    """A scalar key; the older form, two integers, is taken too."""
-    if jnp.issubdtype(jnp.asarray(key).dtype, jax.dtypes.prng_key):
-        return key
-    return jax.random.wrap_key_data(key)
+    """A scalar key; the older form, two integers, is taken too. Raises a TypeError for what is neither."""
+    is_key = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if jnp.shape(key) != (() if is_key else (2,)):
+        raise TypeError(f"key must be one jax.random.key, got {key!r}: pass jax.random.key(0)")
+    return key if is_key else jax.random.wrap_key_data(key)
