@@ -17,7 +17,7 @@ def test_every_property_has_a_mutant():
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.id}: {mutant.mistake}")
-def test_mutant_fits_the_sources(mutant):
+def test_mutant_fits_the_sources(mutant, request):
     source = (ROOT / mutant.file).read_text()
     assert source.count(mutant.removed) == 1
     assert mutant.added != mutant.removed
@@ -25,3 +25,5 @@ def test_mutant_fits_the_sources(mutant):
     path, test = mutant.test.split("::")
     assert test.startswith(f"test_{mutant.id}_")
     assert f"def {test.partition('[')[0]}(" in (ROOT / path).read_text()
+    there = [item.nodeid for item in request.session.items if item.nodeid.startswith(f"{path}::")]
+    assert not there or request.config.option.keyword or any(name.startswith(mutant.test) for name in there)
