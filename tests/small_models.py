@@ -25,6 +25,12 @@ def features(net, x, *, train=False):
     return jax.jit(lambda state, x: nnx.merge(graphdef, state).features(x, train=train))(state, x)
 
 
+def embed(net, x):
+    """Its embeddings, likewise."""
+    graphdef, state = nnx.split(net)
+    return jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))(state, x)
+
+
 def in_torch(x, mean, std):
     """Images as torch is given them, in float64."""
     return ((np.asarray(x, np.float64) - mean) / std).transpose(0, 3, 1, 2)

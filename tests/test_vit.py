@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from references_models import vit, vit_shapes, weights_of
-from small_models import features, images, in_torch, loaded, size_without_head, unmoved
+from small_models import embed, features, images, in_torch, loaded, size_without_head, unmoved
 
 from metric_jax.models import ViT
 from metric_jax.models.vit import resample
@@ -42,9 +42,9 @@ def test_every_parameter_learns():
 
 def test_bfloat16_embeds_in_float32():
     exact, half = (network(blocks=1, neck=False, dtype=dtype) for dtype in ("float32", "bfloat16"))
-    embeddings = half(images(3))
+    embeddings = embed(half, images(3))
     assert embeddings.dtype == jnp.float32
-    np.testing.assert_allclose(embeddings, exact(images(3)), atol=0.05)
+    np.testing.assert_allclose(embeddings, embed(exact, images(3)), atol=0.05)
     np.testing.assert_allclose(jnp.linalg.norm(embeddings, axis=-1), 1, rtol=1e-5)
 
 
