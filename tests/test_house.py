@@ -40,7 +40,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "anchors": ({"types", "limits", "distances", "pairs", "reductions", "interface", "tiles"}, CORE),
     "proxies": (BELOW_LOSSES - {"proxies", "mining"} | {"interface"}, CORE),
     "mining": (BELOW_LOSSES - {"proxies", "mining"}, CORE),
-    "memory": ({"distances", "pairs"}, CORE),
+    "memory": ({"limits", "distances", "pairs"}, CORE),
     "grad_cache": ({"limits"}, CORE),
     "whitening": ({"distances"}, CORE),
     "losses": (BELOW_LOSSES | {"interface"}, CORE),
