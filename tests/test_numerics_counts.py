@@ -27,6 +27,7 @@ from suite import (
 )
 
 import metric_jax as mj
+from metric_jax.sums import log_sum_exp
 
 # N5: anchors without a positive or without a negative.
 
@@ -63,6 +64,13 @@ def test_N5_no_positive_no_negative_a_single_row(loss, lacking):
     if loss.needs and (loss.needs == "both" or lacking in (loss.needs, "both")):
         assert value == 0
         np.testing.assert_array_equal(gradient, 0)
+
+
+def test_N5_a_sum_of_nothing_passes_who_looks_for_nan():
+    """A NaN on the way back that no gradient shows would stop a user who debugs with `jax.debug_nans`."""
+    with jax.debug_nans(True):
+        gradient = jax.grad(lambda x: jax.nn.softplus(log_sum_exp(x, np.zeros(3, bool))))(jnp.ones(3))
+    np.testing.assert_array_equal(gradient, 0)
 
 
 def test_N5_a_single_row_has_no_pair():
