@@ -79,8 +79,7 @@ def _summary(
     nearest_negative = jnp.min(distances, axis=1, where=negatives, initial=jnp.inf)
     farthest_positive = jnp.max(distances, axis=1, where=positives, initial=-jnp.inf)
     valid = positives.any(axis=1) & negatives.any(axis=1)
-    violation = farthest_positive - nearest_negative + margin
-    active = jnp.where(jnp.isnan(violation), violation, violation > 0)
+    active = jnp.heaviside(farthest_positive - nearest_negative + margin, 0.0)  # 1 where violated; NaN stays
 
     rows = distance.prepare(compared.anchors, center(compared.anchors, compared.where))
     mean = jnp.sum(rows, axis=0, where=compared.where[:, None]) / jnp.maximum(jnp.sum(compared.where), 1)

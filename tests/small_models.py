@@ -20,15 +20,19 @@ def loaded(net, weights, folder):
 
 
 def features(net, x, *, train=False):
-    """What stands before the head, by a compiled function that leaves the network as it is."""
-    graphdef, state = nnx.split(net)
-    return jax.jit(lambda state, x: nnx.merge(graphdef, state).features(x, train=train))(state, x)
+    """What stands before the head."""
+    return compiled(net, lambda net, x: net.features(x, train=train), x)
 
 
 def embed(net, x):
-    """Its embeddings, likewise."""
+    """Its embeddings."""
+    return compiled(net, lambda net, x: net(x), x)
+
+
+def compiled(net, run, x):
+    """What ``run`` makes of a network and images, by a compiled function that leaves the network as it is."""
     graphdef, state = nnx.split(net)
-    return jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))(state, x)
+    return jax.jit(lambda state, x: run(nnx.merge(graphdef, state), x))(state, x)
 
 
 def in_torch(x, mean, std):

@@ -123,8 +123,7 @@ def product_precisions(fn, *arguments):
     return set(within(jax.make_jaxpr(fn)(*arguments).jaxpr))
 
 
-HIGHEST_AND_OTHER = ["highest", "default"]
-every_precision = pytest.mark.parametrize("precision", HIGHEST_AND_OTHER)
+every_precision = pytest.mark.parametrize("precision", ["highest", "default"])
 
 
 def with_precision(distance, precision):
@@ -146,14 +145,8 @@ def test_N3_pairwise_products_have_the_callers_precision(distance, precision):
         assert product_precisions(fn, random_rows(), random_rows(1)) == expected
 
 
-PRODUCT_TAKERS = [
-    pytest.param(function, precision, id=f"{function.name}-{precision}")
-    for function in [*(loss for loss in LOSSES if loss.measure and loss.has_product), *MINERS]
-    for precision in (HIGHEST_AND_OTHER if function.is_core else ["default"])
-]
-
-
-@pytest.mark.parametrize(("function", "precision"), PRODUCT_TAKERS)
+@every_precision
+@every("function", [*(loss for loss in LOSSES if loss.measure and loss.has_product), *MINERS])
 def test_N3_losses_and_miners_have_the_callers_precision(function, precision):
     is_loss = isinstance(function, Loss)
     distance, expected = with_precision(function.measure if is_loss else mj.euclidean, precision)
@@ -190,12 +183,9 @@ def test_N4_cosine_of_a_zero_row(dtype):
             assert all(jnp.isfinite(gradient).all() for gradient in gradients)
 
 
-TYPES = ["float32", "float16", "bfloat16"]
-
-
-@every_loss_with("dtype", TYPES, TYPES[:2])
-def test_N4_losses_with_zero_rows(loss, dtype):
-    distance = mj.cosine if loss.is_core else loss.measure
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@every_loss_with("distance", [mj.cosine], lambda loss: [loss.measure])
+def test_N4_losses_with_zero_rows(loss, distance, dtype):
     batch = jnp.asarray(random_rows(), dtype).at[0].set(0)
     value, gradient = value_and_gradient(loss, distance)(batch, LABELS)
     assert_close(value, loss.expected(batch, LABELS, distance=distance), 1e-5)
