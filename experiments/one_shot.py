@@ -12,7 +12,8 @@ Prints the error of every alphabet, and their mean ± half its 95 % interval ove
     python experiments/one_shot.py --workdir=runs/omniglot --runs=FOLDER
 
 takes their own episodes, of the folder that Omniglot's one-shot-classification/all_runs.zip unpacks to, and prints the
-one error of all, with Wilson's 95 % interval.
+one error of all, with Wilson's 95 % interval. With --centred embeddings are less the mean of those that an episode
+shows: what the characters of an alphabet have in common does not tell them apart.
 """
 
 import pathlib
@@ -28,19 +29,27 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a scr
 
 from experiments import command, sweep
 from metric_jax.distances import Distance
-from metric_jax.evaluation import few_shot, one_shot_runs, within_alphabet
+from metric_jax.evaluation import centred_on, few_shot, one_shot_runs, within_alphabet
 from metric_jax.training import RunError, open_run
 
 WAYS = 20
 
 
-def main(workdir: str, data: dict[str, Any], *, episodes: int, checkpoint: int | str | None = None) -> None:
+def main(
+    workdir: str,
+    data: dict[str, Any],
+    *,
+    episodes: int,
+    centred: bool = False,
+    checkpoint: int | str | None = None,
+) -> None:
     """Embeds the run's test set, classifies and tells.
 
     Args:
         workdir: The run.
         data: What else than in its config the data are to be.
         episodes: How many of each class of classes.
+        centred: Whether embeddings are `evaluation.centred_on` what an episode shows.
         checkpoint: As of `open_run`.
 
     Raises:
@@ -58,6 +67,7 @@ def main(workdir: str, data: dict[str, Any], *, episodes: int, checkpoint: int |
         test.columns["super"],
         run.distance,
         episodes=episodes,
+        centred=centred,
     )
     for name, error in errors.items():
         print(f"{name:32s} {error:.4f}")
@@ -65,13 +75,21 @@ def main(workdir: str, data: dict[str, Any], *, episodes: int, checkpoint: int |
     print(f"{f'mean of {len(errors)}':32s} {sweep.cell(over_all)}")
 
 
-def of_runs(workdir: str, folder: str, data: dict[str, Any], *, checkpoint: int | str | None = None) -> None:
+def of_runs(
+    workdir: str,
+    folder: str,
+    data: dict[str, Any],
+    *,
+    centred: bool = False,
+    checkpoint: int | str | None = None,
+) -> None:
     """Classifies the queries of Lake's runs and tells.
 
     Args:
         workdir: The run that embeds.
         folder: The folder of theirs.
         data: What else than in its config the run's data are to be, of which only the size of the images matters here.
+        centred: As of `main`.
         checkpoint: As of `open_run`.
 
     Raises:
@@ -83,9 +101,13 @@ def of_runs(workdir: str, folder: str, data: dict[str, Any], *, checkpoint: int 
     def embed(paths: Sequence[pathlib.Path]) -> np.ndarray:
         return run.embed(np.stack([run.read_image(path) for path in paths]))
 
-    found = one_shot_runs(
-        episodes, lambda query, support: run.distance.pairwise(embed(query), embed(support))
-    )
+    def distances(query: Sequence[pathlib.Path], support: Sequence[pathlib.Path]) -> np.ndarray:
+        asked, shown = embed(query), embed(support)
+        if centred:
+            asked, shown = centred_on(shown, asked), centred_on(shown, shown)
+        return run.distance.pairwise(asked, shown)
+
+    found = one_shot_runs(episodes, distances)
     low, high = 1 - found["accuracy_high"], 1 - found["accuracy_low"]
     print(
         f"error {1 - found['accuracy']:.4f}, 95 % interval {low:.4f} to {high:.4f}, of {found['queries']} queries in "
@@ -94,7 +116,13 @@ def of_runs(workdir: str, folder: str, data: dict[str, Any], *, checkpoint: int 
 
 
 def within(
-    embeddings: np.ndarray, labels: np.ndarray, supers: np.ndarray, distance: Distance, *, episodes: int
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    supers: np.ndarray,
+    distance: Distance,
+    *,
+    episodes: int,
+    centred: bool = False,
 ) -> dict[str, float]:
     """The share of queries that go to another class of their own class of classes.
 
@@ -104,6 +132,7 @@ def within(
         supers: ``[n]``, the class of that.
         distance: The distance between embeddings.
         episodes: How many of each class of classes, at least 2.
+        centred: As of `main`.
 
     Raises:
         RunError: A class of classes with a single class, or one of whose classes has a single image.
@@ -123,6 +152,7 @@ def within(
                 queries=1,
                 episodes=episodes,
                 key=jax.random.key(number),
+                centred=centred,
                 distance=distance,
             )
         except ValueError as error:
@@ -136,13 +166,15 @@ if __name__ == "__main__":
     CHECKPOINT = command.define_checkpoint()
     EPISODES = flags.DEFINE_integer("episodes", 200, "Episodes of each class of classes.", lower_bound=2)
     RUNS = flags.DEFINE_string("runs", None, "The folder of Lake's runs: run01, run02, ...")
+    CENTRED = flags.DEFINE_boolean("centred", False, "Whether embeddings are less the mean of what is shown.")
     DATA = command.define_data("one_shot")
 
     def start() -> None:
         """Takes the episodes of Lake's runs where they are given."""
+        chosen = {"centred": CENTRED.value, "checkpoint": CHECKPOINT.value}
         if RUNS.value is None:
-            main(WORKDIR.value, DATA(), episodes=EPISODES.value, checkpoint=CHECKPOINT.value)
+            main(WORKDIR.value, DATA(), episodes=EPISODES.value, **chosen)
         else:
-            of_runs(WORKDIR.value, RUNS.value, DATA(), checkpoint=CHECKPOINT.value)
+            of_runs(WORKDIR.value, RUNS.value, DATA(), **chosen)
 
     command.start("one_shot", start, usage=__doc__)

@@ -82,8 +82,17 @@ def threshold_at(distances, is_same, far):
 # Few-shot classification
 
 
-def few_shot(embeddings, episode, shots, method, distance):
+def centred_on(support, row):
+    centred = [x - sum(shown[i] for shown in support) / len(support) for i, x in enumerate(row)]
+    length = math.sqrt(sum(x**2 for x in centred))
+    return np.array([x / length if length else 0.0 for x in centred])
+
+
+def few_shot(embeddings, episode, shots, method, distance, centred=False):
     """The share of queries that are sorted rightly; the episode holds the rows of each class, support first."""
+    if centred:
+        shown = [embeddings[row] for rows in episode for row in rows[:shots]]
+        embeddings = np.array([centred_on(shown, row) for row in embeddings])
     correct = total = 0
     for own, rows in enumerate(episode):
         for query in rows[shots:]:

@@ -9,7 +9,7 @@ import references_evaluation
 from subjects import DISTANCES
 
 import metric_jax as mj
-from metric_jax.evaluation.few_shot import _draw, _members, few_shot
+from metric_jax.evaluation.few_shot import _draw, _members, centred_on, few_shot
 
 KEY = jax.random.key(3)
 LABELS = np.random.default_rng(0).permutation(np.repeat([5, -1, 8, 2, 3], [4, 6, 9, 5, 4]))
@@ -27,14 +27,17 @@ def episodes(key, number, ways, images):
 
 @pytest.mark.parametrize("method", ["prototype", "nearest"])
 @pytest.mark.parametrize("distance", [mj.euclidean, mj.cosine, mj.manhattan], ids=lambda d: d.name)
-@pytest.mark.parametrize(("ways", "shots", "queries"), [(3, 2, 1), (5, 1, None)])
-def test_accuracy_is_that_of_loops(method, distance, ways, shots, queries):
+@pytest.mark.parametrize(
+    ("ways", "shots", "queries", "centred"), [(3, 2, 1, False), (5, 1, None, False), (3, 2, 2, True)]
+)
+def test_accuracy_is_that_of_loops(method, distance, ways, shots, queries, centred):
     options = {"ways": ways, "shots": shots, "queries": queries, "method": method, "distance": distance}
-    found = few_shot(ROWS, LABELS, episodes=12, key=KEY, **options)
+    found = few_shot(ROWS, LABELS, episodes=12, key=KEY, centred=centred, **options)
     drawn = episodes(KEY, 12, ways, shots + (queries or SMALLEST - shots))
     score = references.DISTANCES[distance.name]
     accuracies = [
-        references_evaluation.few_shot(ROWS.astype(float), episode, shots, method, score) for episode in drawn
+        references_evaluation.few_shot(ROWS.astype(float), episode, shots, method, score, centred)
+        for episode in drawn
     ]
     assert 0.2 < np.mean(accuracies) < 1.0
     half = 1.959964 * np.std(accuracies, ddof=1) / np.sqrt(12)
@@ -79,6 +82,22 @@ def test_a_tie_with_another_class_is_wrong():
             assert (found["accuracy"], found["accuracy_low"], found["accuracy_high"]) == (0.0, 0.0, 0.0)
         points = np.eye(9, dtype=np.float32)[LABELS]
         assert few_shot(points, LABELS, method=method, **options)["accuracy"] == 1.0
+
+
+def test_what_all_rows_share_is_gone_once_they_are_centred():
+    far = few_shot(ROWS + 50, LABELS, ways=3, shots=2, episodes=20, key=KEY, centred=True)
+    assert far == few_shot(ROWS, LABELS, ways=3, shots=2, episodes=20, key=KEY, centred=True)
+    support, rows = ROWS[:6].reshape(3, 2, 3), ROWS[6:].reshape(2, 11, 3)
+    found = centred_on(support, rows)
+    for row, expected in zip(found.reshape(-1, 3), rows.reshape(-1, 3).astype(float), strict=True):
+        shown = support.reshape(-1, 3).astype(float)
+        np.testing.assert_allclose(row, references_evaluation.centred_on(shown, expected), atol=1e-6)
+    constant = np.full(ROWS.shape, 0.1, np.float32)
+    assert few_shot(constant, LABELS, ways=3, shots=2, episodes=5, key=KEY, centred=True)["accuracy"] == 0
+    with pytest.raises(TypeError, match="support must be floating, got int32"):
+        centred_on(np.zeros((2, 3), np.int32), ROWS)
+    with pytest.raises(ValueError, match="support has dimension 2 and embeddings has 3: they must agree"):
+        centred_on(ROWS[:, :2], ROWS)
 
 
 def test_meaningless_embeddings_are_right_by_chance():

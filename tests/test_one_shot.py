@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 import scripts
@@ -5,9 +6,9 @@ import trained_run
 from PIL import Image
 
 from experiments import one_shot
-from metric_jax import euclidean
+from metric_jax import euclidean, evaluation
 from metric_jax.data import Images, datasets
-from metric_jax.evaluation import intervals
+from metric_jax.evaluation import few_shot, intervals
 from metric_jax.training import RunError
 
 LABELS = np.repeat(np.arange(27, dtype=np.int32), 4)
@@ -53,6 +54,17 @@ def test_only_characters_of_one_alphabet_are_taken_for_each_other():
     assert one_shot.within(rows, labels, supers, euclidean, episodes=2) == {"a": 0, "b": 0}
 
 
+def test_embeddings_may_be_centred_on_what_is_shown():
+    rows = np.random.default_rng(0).normal(size=(len(LABELS), 3)).astype(np.float32) + LABELS[:, None] % 5
+    here = SUPERS == "Futurama"
+    options = {"ways": 20, "shots": 1, "queries": 1, "episodes": 5, "key": jax.random.key(0)}
+    for centred in (False, True):
+        expected = 1 - few_shot(rows[here], LABELS[here], centred=centred, **options)["accuracy"]
+        found = one_shot.within(rows, LABELS, SUPERS, euclidean, episodes=5, centred=centred)
+        assert found["Futurama"] == pytest.approx(expected)
+    assert found != one_shot.within(rows, LABELS, SUPERS, euclidean, episodes=5)
+
+
 def test_what_has_no_classes_of_classes_is_told(monkeypatch):
     monkeypatch.setattr(one_shot, "open_run", lambda *_, **__: Opened(images({})))
     with pytest.raises(RunError, match=r"name the feature that holds them by --data\.super_key"):
@@ -84,13 +96,17 @@ def lakes(tmp_path):
     return tmp_path
 
 
-def test_lakes_own_runs(lakes):
+def test_lakes_own_runs(lakes, monkeypatch):
     """A query is a copy of a support image: right, but for the one of which another is the answer."""
-    run = trained_run.trained()
-    told = scripts.run("one_shot", f"--workdir={run}", f"--runs={lakes}")
-    assert (told.code, told.err) == (0, "")
+    options = [f"--workdir={trained_run.trained()}", f"--runs={lakes}"]
     low, high = intervals.proportion(1, 4, level=0.95)
-    assert told.out == f"error 0.2500, 95 % interval {low:.4f} to {high:.4f}, of 4 queries in 2 runs\n"
+    for given in (options, [*options, "--centred"]):
+        told = scripts.run("one_shot", *given)
+        assert (told.code, told.err) == (0, "")
+        assert told.out == f"error 0.2500, 95 % interval {low:.4f} to {high:.4f}, of 4 queries in 2 runs\n"
+    monkeypatch.setattr(evaluation, "centred_on", lambda support, rows: np.zeros_like(rows))
+    assert scripts.run("one_shot", *options).out == told.out
+    assert "error 1.0000" in scripts.run("one_shot", *options, "--centred").out
 
 
 def test_a_folder_without_runs_is_told_before_a_run_is_opened(tmp_path):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from metric_jax.data import DataError, Images, PKSampler, samplers
+from metric_jax.data import DataError, Images, PKSampler, samplers, sources
 
 # Classes of unequal sizes, their images scattered; a class of a class for the hierarchy.
 LABELS = np.random.default_rng(0).permutation(np.repeat([3, 5, 8, 13, 40], [4, 6, 4, 9, 5]))
@@ -232,6 +232,39 @@ def test_classes_in_one_place_are_no_trouble():
     assert set.union(*met) == set(range(24))  # a class that is drawn is in the batch
 
 
+def test_classes_of_one_origin_come_together_only_where_no_others_are_left():
+    """Of every three classes in a row, one is made of the next, and so on: 8 origins."""
+    origins = np.array([f"character{label // 3}" for label in MANY])
+    options = {"classes": 6, "samples": 4, "seed": 0, "origins": origins}
+    drawn = samplers.HardClassSampler(MANY, neighbours=2, **options).with_centres(CENTRES)
+    for batch in range(60):
+        chosen = MANY[drawn(batch)][::4].tolist()
+        for start in (0, 3):
+            group = chosen[start : start + 1]
+            for _ in range(2):
+                free = [label for label in range(24) if label not in [*chosen[:start], *group]]
+                free = [label for label in free if label // 3 not in {one // 3 for one in group}]
+                group.append(min(free, key=lambda label, a=group[0]: math.dist(CENTRES[label], CENTRES[a])))
+            assert chosen[start : start + 3] == group
+    alone = samplers.HardClassSampler(MANY, neighbours=5, **{**options, "origins": np.zeros(len(MANY))})
+    for batch in range(20):
+        assert len(set(MANY[alone.with_centres(CENTRES)(batch)])) == 6
+
+
+def test_turned_and_mirrored_classes_are_of_one_origin():
+    labels = np.repeat(np.arange(5), 4).astype(np.int32)
+    turned = sources.with_rotations(Images(np.zeros((20, 2, 2, 1), np.uint8), labels))
+    for images in (turned, sources.with_mirrors(turned)):
+        sampler = samplers.choose(images, "hard_classes", neighbours=4, classes=5, samples=4, seed=0)
+        classes = images.labels.max() + 1
+        centres = (np.arange(classes) % 5)[:, None].astype(
+            float
+        )  # a character's classes lie all in one place
+        for batch in range(20):
+            met = images.labels[sampler.with_centres(centres)(batch)] % 5
+            assert set(met) == set(range(5))
+
+
 def test_without_centres_any_classes_go_together_and_giving_them_makes_another_sampler():
     found = kinds()
     before = [found["hard_classes"](batch) for batch in range(10)]
@@ -262,6 +295,10 @@ def test_neighbours_and_centres_that_do_not_fit():
             DataError, match=rf"neighbours={number} must be .* {1 + number}, must divide .*classes=6"
         ):
             samplers.HardClassSampler(MANY, neighbours=number, classes=6, samples=2, seed=0)
+    with pytest.raises(DataError, match=r"origins must be \[\d+\], one for every image, got \[3\]"):
+        samplers.HardClassSampler(
+            MANY, neighbours=2, classes=6, samples=2, seed=0, origins=np.zeros(3, np.int32)
+        )
     for centres in (CENTRES[:-1], CENTRES[0], np.full((24, 3), np.nan)):
         with pytest.raises(DataError, match=r"centres must be finite and \[24 classes, dim\], got \["):
             kinds()["hard_classes"].with_centres(centres)

@@ -93,6 +93,8 @@ def test_rotations_are_further_classes():
     np.testing.assert_array_equal(turned.images, expected)
     assert turned.labels.tolist() == [1, 4, 6, 9, 11, 14, 16, 19]
     assert turned.ids[2:4].tolist() == ["0, turned by 90 degrees", "1, turned by 90 degrees"]
+    assert turned.columns["origin"].tolist() == ["1", "4"] * 4
+    assert sources.with_mirrors(turned).columns["origin"].tolist() == ["1", "4"] * 8
     named = Images(images.images, images.labels, class_names=tuple("abcdefg"))  # f and g have no images
     turned = sources.with_rotations(named)
     assert [turned.class_name(label) for label in turned.labels[[0, 1, 3, 7]]] == [

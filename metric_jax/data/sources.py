@@ -32,7 +32,7 @@ class Images:
         ids: ``[n]`` strings, what the source calls each image; if none are given, their numbers.
         class_names: What the source calls class 0, 1, ...; empty if it has only the numbers.
         columns: What else the source says of every image, ``[n]`` strings each: ``"split"``, ``"group"``, ``"super"``
-            (the class of its class).
+            (the class of its class), ``"origin"`` (the class that its class was made of).
 
     Raises:
         DataError: Arrays of another shape or type; a class without a name beside some that have one.
@@ -266,6 +266,7 @@ def _with_further(images: Images, changed: Mapping[str, np.ndarray]) -> Images:
     """The images, and behind them all of them changed, as further classes, by what is added to their names."""
     labels = images.labels.astype(np.int64)
     classes, added = labels.max() + 1, ["", *changed]
+    columns = {"origin": labels.astype(np.str_), **images.columns}
     return Images(
         np.concatenate([images.images, *changed.values()]),
         _as_labels(
@@ -273,7 +274,7 @@ def _with_further(images: Images, changed: Mapping[str, np.ndarray]) -> Images:
         ),
         np.concatenate([np.strings.add(images.ids, text) for text in added]),
         tuple(name + text for text in added for name in images.class_names[:classes]),
-        {name: np.tile(column, len(added)) for name, column in images.columns.items()},
+        {name: np.tile(column, len(added)) for name, column in columns.items()},
     )
 
 

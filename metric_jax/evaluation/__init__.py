@@ -2,6 +2,7 @@
 
 from metric_jax.evaluation import intervals as intervals
 from metric_jax.evaluation.clustering import clustering as clustering
+from metric_jax.evaluation.few_shot import centred_on as centred_on
 from metric_jax.evaluation.few_shot import few_shot as few_shot
 from metric_jax.evaluation.lfw import lfw_path as lfw_path
 from metric_jax.evaluation.lfw import read_pairs as read_pairs

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array
 
 from metric_jax import types
-from metric_jax.distances import Distance, check_measure, euclidean
+from metric_jax.distances import Distance, as_rows, check_measure, check_same_dim, euclidean, normalize
 from metric_jax.evaluation import checks, intervals
 
 METHODS = ("prototype", "nearest")
@@ -36,6 +36,7 @@ def few_shot(
     key: Array,
     queries: int | None = None,
     method: str = "prototype",
+    centred: bool = False,
     distance: Distance = euclidean,
     level: float = 0.95,
 ) -> dict[str, float]:
@@ -57,6 +58,7 @@ def few_shot(
         key: A ``jax.random.key``, which draws them.
         queries: How many further images of each class are sorted. None: as many as the smallest class has left.
         method: ``"prototype"`` or ``"nearest"``.
+        centred: Whether the embeddings of an episode are `centred_on` its support.
         distance: The distance between embeddings, taken by difference.
         level: The confidence of the interval, in (0, 1).
 
@@ -107,6 +109,7 @@ def few_shot(
         shots=shots,
         queries=queries,
         method=method,
+        centred=centred,
         distance=distance,
     )
     accuracies = np.asarray(right, np.float64) / (ways * queries)
@@ -117,6 +120,42 @@ def few_shot(
         "accuracy_high": min(accuracy + half, 1.0),
         "episodes": episodes,
     }
+
+
+def centred_on(support: Array, embeddings: Array) -> Array:
+    """Embeddings less the mean of a support, at unit length: what the classes of an episode share is gone.
+
+    ::
+
+        (x - mean) / |x - mean|        mean = Σ_support x / count
+
+    Args:
+        support: ``[..., dim]``, floating: the images that an episode shows.
+        embeddings: ``[..., dim]``, those or the ones to be sorted.
+
+    Returns:
+        ``embeddings.shape``; what equals the mean is 0.
+
+    Raises:
+        TypeError: Arrays that are not floating.
+        ValueError: Rows of another length.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import metric_jax as mj
+        >>> support = jnp.array([[9.0, 1.0], [9.0, 3.0]])
+        >>> mj.evaluation.centred_on(support, jnp.array([[9.0, 5.0], [9.0, 2.0]]))
+        Array([[0., 1.],
+               [0., 0.]], dtype=float32)
+
+    References:
+        Wang, Chao, Weinberger, van der Maaten (2019), SimpleShot: Revisiting Nearest-Neighbor Classification for
+        Few-Shot Learning (where the mean is that of the training classes). https://arxiv.org/abs/1911.04623
+    """
+    shown, rows = as_rows(support, "support"), as_rows(embeddings, "embeddings")
+    check_same_dim(shown, rows, "support", "embeddings")
+    mean = shown.reshape(-1, shown.shape[-1]).mean(axis=0)
+    return normalize(rows - jnp.broadcast_to(mean, rows.shape))
 
 
 def _queries(queries: int | None, shots: int, classes: np.ndarray, sizes: np.ndarray) -> int:
@@ -148,7 +187,7 @@ def _draw(key: Array, members: Array, sizes: Array, ways: int, images: int) -> A
     return jnp.take_along_axis(members[classes], picked, axis=1)
 
 
-@functools.partial(jax.jit, static_argnames=("ways", "shots", "queries", "method", "distance"))
+@functools.partial(jax.jit, static_argnames=("ways", "shots", "queries", "method", "centred", "distance"))
 def _right(
     keys: Array,
     rows: Array,
@@ -159,12 +198,15 @@ def _right(
     shots: int,
     queries: int,
     method: str,
+    centred: bool,
     distance: Distance,
 ) -> Array:
     """How many queries of each episode are sorted rightly."""
 
     def episode(key: Any) -> Array:
         drawn = rows[_draw(key, members, sizes, ways, shots + queries)]
+        if centred:
+            drawn = centred_on(drawn[:, :shots], drawn)
         support, asked = drawn[:, :shots], drawn[:, shots:]
         if method == "prototype":
             support = support.mean(axis=1, keepdims=True)

@@ -56,7 +56,10 @@ def choose(
             images.labels, supers, super_classes=super_classes, class_names=names, **common
         )
     if sampler == "hard_classes":
-        return HardClassSampler(images.labels, neighbours=neighbours, class_names=names, **common)
+        origins = images.columns.get("origin")
+        return HardClassSampler(
+            images.labels, neighbours=neighbours, origins=origins, class_names=names, **common
+        )
     kind = ClassBalancedSampler if sampler == "class_balanced" else PKSampler
     return kind(images.labels, class_names=names, **common)
 

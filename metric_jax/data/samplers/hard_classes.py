@@ -36,6 +36,7 @@ class HardClassSampler(PKSampler):
         classes: int,
         samples: int,
         seed: int,
+        origins: np.ndarray | None = None,
         class_names: Sequence[str] = (),
     ):
         """Checks that every class can fill its place.
@@ -46,10 +47,12 @@ class HardClassSampler(PKSampler):
             classes: P, how many classes make a batch.
             samples: K, how many images of each.
             seed: Together with the number of the batch and the centres, all that its choice depends on.
+            origins: ``[n]``, of what each image's class was made, as by turning it, which changes nothing of what is
+                symmetric: classes of one origin come together only where no others are left. None: each its own.
             class_names: What class 0, 1, ... is called, for the errors.
 
         Raises:
-            DataError: As of `PKSampler`; 1 + n that does not divide P.
+            DataError: As of `PKSampler`; 1 + n that does not divide P; origins that are not ``[n]``.
         """
         super().__init__(labels, classes=classes, samples=samples, seed=seed, class_names=class_names)
         if neighbours < 1 or classes % (1 + neighbours):
@@ -58,6 +61,12 @@ class HardClassSampler(PKSampler):
                 f"{1 + neighbours}, must divide batch.classes={classes}"
             )
         self._neighbours = neighbours
+        if origins is not None and origins.shape != labels.shape:
+            raise DataError(
+                f"origins must be [{len(labels)}], one for every image, got {list(origins.shape)}"
+            )
+        of_images = labels if origins is None else origins
+        self._origins = np.unique(of_images[self._order[self._starts]], return_inverse=True)[1]
         self._centres: np.ndarray | None = None
         self._squares = np.zeros(0)  # of the centres' lengths
 
@@ -92,9 +101,12 @@ class HardClassSampler(PKSampler):
         for one, to_others in zip(drawn, distances, strict=True):
             if free[one] and len(chosen) < self.classes:
                 to_others[~free] = np.inf
-                nearest = np.argsort(to_others, kind="stable")[: 1 + self._neighbours]
-                free[nearest] = False
-                chosen.extend(nearest)
+                for _ in range(1 + self._neighbours):
+                    nearest = int(np.argmin(to_others))
+                    chosen.append(nearest)
+                    free[nearest] = False
+                    to_others[self._origins == self._origins[nearest]] = np.finfo(np.float64).max
+                    to_others[~free] = np.inf
         return np.array(chosen)
 
 
