@@ -267,6 +267,13 @@ def _squared_between(x: Array, y: Array) -> Array:
     return jnp.sum((x - y) ** 2, axis=-1)
 
 
+def _cosine_between(x: Array, y: Array) -> Array:
+    """``|x/|x| - y/|y||² / 2``, 0 for equal rows where the product is not; a zero row is 1 from all."""
+    x, y = _unit(x), _unit(y)
+    has_zero = (x == 0).all(axis=-1) | (y == 0).all(axis=-1)
+    return jnp.where(has_zero, 1.0 - jnp.sum(x * y, axis=-1), 0.5 * _squared_between(x, y))
+
+
 def _noise_between(x: Array, y: Array) -> Array:
     x, y = _without_mean(x), _without_mean(y)
     return _squared_between(x, y) / (x.shape[-1] * _signal(x))
@@ -340,7 +347,7 @@ manhattan = Distance(
 
 cosine = Distance(
     "cosine",
-    between=lambda x, y: 1.0 - jnp.sum(_unit(x) * _unit(y), axis=-1),
+    between=_cosine_between,
     against=_cosine_against,
     prepare=_normalise,
     is_symmetric=True,

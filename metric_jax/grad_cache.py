@@ -40,7 +40,8 @@ def chunked(encode: Encoder, chunk: int) -> Encoder:
         chunk: How many rows are encoded at a time. A last, smaller chunk takes what is left.
 
     Returns:
-        A function like ``encode``, to be used under ``jax.jit``, ``jax.grad`` and ``jax.shard_map``.
+        A function like ``encode``, for ``jax.grad`` and ``jax.shard_map``, and to be used under ``jax.jit``: by itself
+        it is compiled at every call.
 
     Raises:
         ValueError: A chunk below 1; when called, inputs or embeddings without a common leading axis.

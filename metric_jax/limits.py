@@ -80,7 +80,7 @@ def check_kinds(
         value = np.asarray(given[name]) if isinstance(given[name], list | tuple) else given[name]
         if isinstance(default, bool):
             check_flag(owner, name, value)
-        elif isinstance(default, int | float):
+        elif isinstance(default, int | float) or float in typing.get_args(parameter.annotation):
             if (
                 value is None
                 or isinstance(value, str)
@@ -91,11 +91,14 @@ def check_kinds(
                 raise ValueError(f"{owner}: {name} must be one number, got shape {jnp.shape(value)}")
 
 
-def check_margin(owner: str, margin: Any) -> None:
-    """Raises unless a margin is a number that is not negative, or an array of them."""
+def check_margin(owner: str, margin: Any, shape: tuple[int, ...] = ()) -> None:
+    """Raises unless a margin is a number that is not negative, or an array of such, one for each loss of a shape."""
     if margin is None:
         raise TypeError(f"{owner}: margin must be a number, got None")
     check(owner, {"margin": margin}, {"margin": NOT_NEGATIVE})
+    if jnp.ndim(margin) and jnp.shape(margin) != shape:
+        each = f", or one for each of {list(shape)} losses" if shape else ""
+        raise ValueError(f"{owner}: margin must be one number{each}, got shape {list(jnp.shape(margin))}")
 
 
 def check_penalty(penalty: Any) -> None:

@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import checkify
 from jaxtyping import Array
 
 from metric_jax.collectives import gathered, places
@@ -134,7 +135,8 @@ def _explicit(index: Array, pairs: Pairs, count: int) -> tuple[Array, Array]:
     of_index = pairs.valid & (pairs.anchor == index)
 
     def marked(which: Array) -> Array:
-        return none.at[jnp.where(of_index & which, pairs.reference, count)].set(True, mode="drop")
+        is_one = of_index & which & (pairs.reference >= 0)
+        return none.at[jnp.where(is_one, pairs.reference, count)].set(True, mode="drop")
 
     return marked(pairs.is_positive), marked(~pairs.is_positive)
 
@@ -211,7 +213,10 @@ def check_pairs(
 
 
 def check_indices(indices: Array, valid: Array, count: int, name: str) -> None:
-    """Raises a ValueError if an index that is valid is known and not within ``[0, count)``."""
+    """Raises a ValueError if a valid index is not within ``[0, count)``; of traced ones through checkify, as limits."""
+    if isinstance(indices, jax.core.Tracer) or isinstance(valid, jax.core.Tracer):
+        is_outside = valid & ((indices < 0) | (indices >= count))
+        checkify.debug_check(~is_outside.any(), f"{name} holds an index that is not of one of {count} rows")
     for index in outside(indices, valid, count)[:1]:
         raise ValueError(f"{name} holds {index}, and there are only {count} rows to index")
 
@@ -247,6 +252,16 @@ def as_labels(labels: Any, name: str) -> Array:
         if host.min() < kept.min or host.max() > kept.max:
             raise ValueError(
                 f"{name} do not fit {kept.dtype}: number the classes with np.unique({name}, return_inverse=True)[1]"
+            )
+    if host.dtype.kind == "f":
+        narrow = jax.dtypes.canonicalize_dtype(host.dtype)
+        whole = host[np.floor(host) == host]
+        with np.errstate(over="ignore"):
+            merged = len(np.unique(whole.astype(narrow))) < len(np.unique(whole))
+        if merged:
+            raise ValueError(
+                f"{name} hold whole numbers that {narrow} cannot tell apart: subtract the smallest, or number classes "
+                f"with np.unique({name}, return_inverse=True)[1]"
             )
     return jnp.asarray(host)
 

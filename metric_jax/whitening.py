@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metric_jax.distances import as_rows, check_same_dim
+from metric_jax.limits import Limits, check
 
 
 class Whitening(NamedTuple):
@@ -42,7 +43,6 @@ def none(dim: int) -> Whitening:
     return Whitening(jnp.zeros(dim), jnp.eye(dim))
 
 
-@jax.jit
 def fit(embeddings: Float[Array, "batch dim"], *, shrinkage: Any = 0.5) -> Whitening:
     """The whitening of these embeddings.
 
@@ -51,19 +51,19 @@ def fit(embeddings: Float[Array, "batch dim"], *, shrinkage: Any = 0.5) -> White
         projection = C^(-1/2)      C = (1 - s) cov(x) + s tr(cov(x)) / dim I
 
     with the shrinkage s. Little of it trusts directions along which the training set hardly varies, and makes their
-    noise as large as the rest; 1 moves the mean and turns nothing. Embeddings that are all one point have no
-    covariance, and are only moved.
+    noise as large as the rest; 1 moves the mean and turns nothing. Embeddings that are all one point, but for their
+    rounding, have no covariance, and `none` is for them: a network that has collapsed is not to look well.
 
     Args:
         embeddings: ``[batch, dim]``, floating; rows of the training set, not of the classes that are to be told apart.
-        shrinkage: In (0, 1]; differentiable, so not checked.
+        shrinkage: In (0, 1]; may be differentiated, as the embeddings may.
 
     Returns:
         The map, in float32 at least.
 
     Raises:
-        TypeError: Embeddings that are not floating.
-        ValueError: Embeddings of another shape.
+        TypeError: Embeddings that are not floating, a shrinkage that is no number.
+        ValueError: Embeddings of another shape, a shrinkage out of its range.
 
     Example:
         >>> import jax.numpy as jnp
@@ -81,14 +81,50 @@ def fit(embeddings: Float[Array, "batch dim"], *, shrinkage: Any = 0.5) -> White
     rows = as_rows(embeddings, "embeddings")
     if rows.ndim != 2 or not len(rows):
         raise ValueError(f"embeddings must be [batch, dim] with a row at least, got shape {rows.shape}")
+    check("whitening.fit", {"shrinkage": shrinkage}, {"shrinkage": Limits(0.0, 1.0, excludes=(0.0,))})
+    return _fit(rows, shrinkage)
+
+
+@jax.jit
+def _fit(rows: Array, shrinkage: Any) -> Whitening:
     mean = rows.mean(axis=0)
     centred = rows - mean[None]
-    covariance = jnp.matmul(centred.T, centred, precision="highest") / len(rows)
-    variance = jnp.trace(covariance) / covariance.shape[0]
-    shrunk = (1 - shrinkage) * covariance + shrinkage * variance * jnp.eye(len(covariance), dtype=rows.dtype)
-    values, vectors = jnp.linalg.eigh(jnp.where(variance > 0, shrunk, jnp.eye(len(shrunk), dtype=rows.dtype)))
-    projection = jnp.matmul(vectors / jnp.sqrt(values)[None], vectors.T, precision="highest")
-    return Whitening(mean, projection)
+    covariance = _product(centred.T, centred) / len(rows)
+    size, dtype = len(covariance), rows.dtype
+    variance = jnp.trace(covariance) / size
+    is_point = variance <= (4 * jnp.finfo(dtype).eps) ** 2 * jnp.mean(jnp.square(rows))
+    shrunk = (1 - shrinkage) * covariance + shrinkage * variance * jnp.eye(size, dtype=dtype)
+    shrunk = jnp.where(is_point, jnp.eye(size, dtype=dtype), shrunk)
+    mean = jnp.where(is_point, 0.0, mean)
+    return Whitening(
+        mean, _inverse_root(shrunk, jnp.where(is_point, 1.0, shrinkage * variance).astype(dtype))
+    )
+
+
+@jax.custom_jvp
+def _inverse_root(matrix: Array, least: Array) -> Array:
+    """M^(-1/2) of a symmetric matrix; rounding may say otherwise, but no eigenvalue is less than ``least``."""
+    roots, vectors = _roots(matrix, least)
+    return _product(vectors / roots[None], vectors.T)
+
+
+@_inverse_root.defjvp
+def _inverse_root_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    """The slope between two eigenvalues, (a^(-1/2) - b^(-1/2)) / (a - b), written so that a may equal b."""
+    roots, vectors = _roots(*primals)
+    a, b = roots[:, None], roots[None]
+    turned = _product(_product(vectors.T, tangents[0]), vectors)
+    change = _product(_product(vectors, -turned / (a * b * (a + b))), vectors.T)
+    return _product(vectors / roots[None], vectors.T), change
+
+
+def _roots(matrix: Array, least: Array) -> tuple[Array, Array]:
+    values, vectors = jnp.linalg.eigh(matrix)
+    return jnp.sqrt(jnp.maximum(values, least)), vectors
+
+
+def _product(x: Array, y: Array) -> Array:
+    return jnp.matmul(x, y, precision="highest")
 
 
 def apply(whitening: Whitening, embeddings: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
@@ -114,4 +150,4 @@ def apply(whitening: Whitening, embeddings: Float[Array, "*batch dim"]) -> Float
     rows = as_rows(embeddings, "embeddings")
     check_same_dim(rows, whitening.projection, "embeddings", "the whitening")
     centred = rows - jnp.broadcast_to(whitening.mean, rows.shape)
-    return jnp.matmul(centred, whitening.projection, precision="highest")
+    return _product(centred, whitening.projection)

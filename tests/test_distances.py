@@ -113,6 +113,17 @@ def test_pairwise_of_exact_rows_is_exact(distance):
     np.testing.assert_array_equal(found, found.T)
 
 
+def test_cosine_is_exact_for_equal_rows_and_keeps_the_order_of_near_ones():
+    x = np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32)
+    np.testing.assert_array_equal(mj.cosine(x, x), 0)
+    np.testing.assert_array_equal(jax.grad(lambda x, y: mj.cosine(x, y).sum())(x, x.copy()), 0)
+    aside = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
+    assert (mj.cosine(x, x + 1e-4 * aside) < mj.cosine(x, x + 3e-4 * aside)).all()
+    np.testing.assert_allclose(mj.cosine(x, -x), 2, rtol=1e-6)
+    np.testing.assert_array_equal(mj.cosine(x, np.zeros_like(x)), 1)
+    np.testing.assert_array_equal(mj.cosine(np.zeros_like(x), np.zeros_like(x)), 1)
+
+
 def test_a_distance_is_a_static_argument():
     assert hash(mj.euclidean) == hash(dataclasses.replace(mj.euclidean))
     assert dataclasses.replace(mj.euclidean, precision="default") != mj.euclidean

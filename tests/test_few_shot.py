@@ -93,6 +93,7 @@ def test_what_all_rows_share_is_gone_once_they_are_centred():
         shown = support.reshape(-1, 3).astype(float)
         np.testing.assert_allclose(row, references_evaluation.centred_on(shown, expected), atol=1e-6)
     constant = np.full(ROWS.shape, 0.1, np.float32)
+    np.testing.assert_array_equal(centred_on(constant[:7], constant), 0)
     assert few_shot(constant, LABELS, ways=3, shots=2, episodes=5, key=KEY, centred=True)["accuracy"] == 0
     with pytest.raises(TypeError, match="support must be floating, got int32"):
         centred_on(np.zeros((2, 3), np.int32), ROWS)

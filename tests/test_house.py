@@ -42,7 +42,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "mining": (BELOW_LOSSES - {"proxies", "mining"}, CORE),
     "memory": ({"limits", "distances", "pairs"}, CORE),
     "grad_cache": ({"limits"}, CORE),
-    "whitening": ({"distances"}, CORE),
+    "whitening": ({"distances", "limits"}, CORE),
     "losses": (BELOW_LOSSES | {"interface"}, CORE),
     "diagnostics": (BELOW_LOSSES, CORE),
     "recipes": ({"distances", "losses"}, CORE),

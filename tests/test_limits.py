@@ -29,6 +29,16 @@ LABELS = np.array([0, 0, 1, 1])
         (mj.recall_at_k_loss, {"ks": (0,)}, "ks must be a positive integer, got 0"),
         (mj.recall_at_k_loss, {"ks": 5}, "ks must be a tuple of positive integers, got 5"),
         (mj.pnp_loss, {"variant": "X"}, "variant must be one of"),
+        (mj.decoupled_contrastive_loss, {"sigma": np.ones(4)}, r"sigma must be one number, got shape \(4,\)"),
+        (mj.mining.pair_margin, {"positive_margin": np.nan}, "positive_margin must be .*, got nan"),
+        (mj.mining.pair_margin, {"negative_margin": np.inf}, "negative_margin must be .*, got inf"),
+        (mj.mining.multi_similarity, {"epsilon": -1.0}, "epsilon must be at least 0, got -1.0"),
+        (mj.mining.triplet_margin, {"margin": np.nan}, "margin must be .*, got nan"),
+        (
+            mj.diagnostics.summary,
+            {"margin": np.ones((4, 1))},
+            r"margin must be one number, got shape \[4, 1\]",
+        ),
     ],
 )
 def test_a_value_out_of_range_is_named(loss, own, message):
@@ -68,6 +78,51 @@ def test_labels_beyond_the_proxies_are_named_known_or_traced():
     step = checkify.checkify(jax.jit(lambda labels: mj.arcface_loss(ROWS, labels, ROWS[:2])))
     assert step(LABELS)[0].get() is None
     assert "labels must be in [0, 2)" in step(LABELS - 1)[0].get()
+
+
+def test_a_margin_is_one_or_one_for_each_loss():
+    a, p, n = ROWS.reshape(2, 2, 3), ROWS[::-1].reshape(2, 2, 3), ROWS.reshape(2, 2, 3) + 1
+    same, margins = LABELS.reshape(2, 2), np.arange(4.0).reshape(2, 2)
+    for loss, rows in ((mj.triplet_loss, (a, p, n)), (mj.contrastive_loss, (a, p, same))):
+        found = loss(*rows, margin=margins)
+        for place in np.ndindex(2, 2):
+            one = loss(*(x[place] for x in rows), margin=margins[place])
+            np.testing.assert_allclose(found[place], one, rtol=1e-6)
+        with pytest.raises(
+            ValueError, match=r"margin must be one number, or one for each of \[2, 2\] losses"
+        ):
+            loss(*rows, margin=np.ones((2, 1)))
+    triplets = mj.mining.batch_hard(ROWS, LABELS)
+    with pytest.raises(ValueError, match=r"batch_triplet_loss: margin must be one number, got shape \[4\]"):
+        mj.batch_triplet_loss(ROWS, triplets, margin=np.ones(4))
+
+
+def test_indices_of_no_row_are_named_known_or_traced():
+    good, no = mj.mining.batch_hard(ROWS, LABELS), np.array([True, True, True, False])
+    pairs = mj.Pairs(*map(np.array, ([0, 1], [1, 2], [True, False], [True, True])))
+    for loss, given, column, name in (
+        (mj.batch_triplet_loss, good, "negative", "triplets.negative"),
+        (
+            lambda rows, pairs: mj.supcon_loss(rows, LABELS, pairs=pairs),
+            pairs,
+            "reference",
+            "pairs.reference",
+        ),
+    ):
+        step = checkify.checkify(jax.jit(loss))
+        assert step(ROWS, given)[0].get() is None
+        for wrong in (-1, 4):
+            bad = given._replace(**{column: np.asarray(getattr(given, column)).copy()})
+            getattr(bad, column)[-1] = wrong
+            with pytest.raises(ValueError, match=f"{name} holds {wrong}, and there are only 4 rows to index"):
+                loss(ROWS, bad)
+            assert f"{name} holds an index that is not of one of 4 rows" in step(ROWS, bad)[0].get()
+            unused = bad._replace(valid=no[-len(given.anchor) :])
+            assert step(ROWS, unused)[0].get() is None
+    pair = pairs._replace(reference=np.array([1, -1]))
+    alone = pairs._replace(valid=np.array([True, False]))
+    found = jax.jit(lambda pairs: mj.batch_contrastive_loss(ROWS, LABELS, pairs=pairs, reduction="sum"))
+    np.testing.assert_array_equal(found(pair), found(alone))
 
 
 def test_limits_say_what_they_are():

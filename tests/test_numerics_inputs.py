@@ -3,6 +3,8 @@
 Each is a fault seen in another library.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,6 +45,18 @@ def test_N8_labels_beyond_32_bits_stay_distinct_or_raise(big):
             function(batch, labels)
     with jax.enable_x64(True):
         np.testing.assert_allclose(mj.batch_hard_triplet_loss(batch, labels), expected, rtol=1e-6)
+
+
+def test_N8_whole_numbers_beyond_24_bits_stay_distinct_or_raise():
+    """As float32 the first two are one."""
+    batch, labels = np.array([[0.0], [1.0], [2.0], [4.0]], np.float32), np.array([2.0**24, 2**24 + 1, 5, 6])
+    for function in (mj.rank_n_contrast_loss, functools.partial(mj.supcon_loss, match=jnp.equal)):
+        with pytest.raises(ValueError, match="labels hold whole numbers that float32 cannot tell apart"):
+            function(batch, labels)
+        with jax.enable_x64(True):
+            expected = function(batch, labels - 5)
+            np.testing.assert_allclose(function(batch, labels), expected, rtol=1e-6)
+        assert np.isfinite(function(batch, labels / 3))
 
 
 def test_N8_labels_of_two_kinds_do_not_mix():

@@ -8,6 +8,7 @@ import re
 import sys
 import types
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import references_reports
@@ -223,3 +224,10 @@ def test_figures_draw_names_as_far_as_the_font_can(name, drawn):
 
     figures.png(draw, figures.THEMES["dark"])  # a glyph that is missing would be a warning
     assert texts == [drawn, "raw pixels"]
+
+
+def test_a_number_of_any_kind_is_shown():
+    numbers = [0.5, np.float32(0.5), np.array(0.5), jnp.float32(0.5), jnp.array(0.5)]
+    assert [metrics.number(number) for number in numbers] == [0.5] * 5
+    assert metrics.number(np.int64(3)) == 3.0
+    assert [metrics.number(other) for other in (None, "0.5", np.nan, [0.5], np.ones(2))] == [None] * 5

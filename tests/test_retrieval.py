@@ -257,6 +257,11 @@ def test_a_second_call_compiles_nothing(compilations):
     before = compilations()
     retrieval(batch[::-1], labels)
     assert compilations() == before
+    gallery = {"gallery": [batch, batch + 1, batch + 2], "gallery_labels": np.tile(labels, 3)}
+    retrieval(batch, labels, **gallery)
+    before = compilations()
+    retrieval(batch[::-1], labels, **gallery)
+    assert compilations() == before
 
 
 def test_bad_input():
@@ -279,6 +284,18 @@ def test_bad_input():
         retrieval(batch[0], labels, ks=(1,))
     with pytest.raises(ValueError, match="at least one row"):
         retrieval(batch[:0], labels[:0])
+    far = batch.copy()
+    far[4] = [3e19, 0, 0]
+    for gallery, name in ((far, "gallery"), ([batch, far], "gallery part 1")):
+        with pytest.raises(ValueError, match=f"^{name} are so large in row 4 that their squared_euclidean"):
+            retrieval(
+                batch,
+                labels,
+                gallery=gallery,
+                gallery_labels=np.resize(labels, 9 * (1 + (gallery is not far))),
+            )
+    with pytest.raises(ValueError, match=r"^embeddings are so large in row 4"):
+        retrieval(far, labels)
     with pytest.raises(TypeError, match="distance must be"):
         retrieval(batch, labels, distance="cosine")
     with pytest.raises(ValueError, match=r"distance must be a distance .* got cosine_similarity"):

@@ -232,6 +232,19 @@ def test_a_count_that_the_batch_may_exceed_is_named(count):
         mj.sample_classes(jax.random.key(0), LABELS, classes=100, count=count)
 
 
+def test_a_number_of_classes_that_is_none_is_named_and_forgotten():
+    for wrong in (
+        {"classes": 10, "count": 8.0},
+        {"classes": 10.0, "count": 8},
+        {"classes": 10, "count": True},
+    ):
+        with pytest.raises(
+            ValueError, match=r"sample_classes: (count|classes) must be a positive integer, got"
+        ):
+            mj.sample_classes(jax.random.key(0), LABELS, **wrong)
+    assert len(mj.sample_classes(jax.random.key(0), LABELS, classes=10, count=8).rows) == 8
+
+
 def test_few_classes_may_all_be_kept():
     assert len(mj.sample_classes(jax.random.key(0), LABELS, classes=4, count=4).rows) == 4
 

@@ -205,6 +205,24 @@ def test_rank_n_contrast_of_labels_of_any_type(dtype):
     assert_close(mj.rank_n_contrast_loss(random_rows(), labels.astype(dtype)), expected, 1e-5)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "labels"),
+    [
+        (np.uint32, [0, 3e9, 10, 4e9, 7, 2**31, 2**32 - 1, 1]),
+        (np.int32, 2.0**24 * np.array([-120, 120, 3, -7, 0, 127, -128, 1])),
+        (np.int8, [-128, 127, 3, -7, 0, 100, -100, 1]),
+        (bool, [0, 1, 1, 0, 1, 0, 0, 1]),
+    ],
+)
+def test_rank_n_contrast_of_integers_whose_difference_their_type_cannot_hold(dtype, labels):
+    labels = np.array(labels, np.float64)
+    expected = expected_rank_n(np.asarray(random_rows(), np.float64), labels)
+    assert_close(mj.rank_n_contrast_loss(random_rows(), labels.astype(dtype)), expected, 1e-5)
+    both = np.stack([labels, labels[::-1]], axis=1)
+    expected = expected_rank_n(np.asarray(random_rows(), np.float64), both)
+    assert_close(mj.rank_n_contrast_loss(random_rows(), both.astype(dtype)), expected, 1e-5)
+
+
 def test_rank_n_contrast_without_masked_rows_and_tiled():
     where, rows, ages = np.arange(N) != 2, random_rows(), AGES.copy()
     expected = expected_rank_n(np.asarray(rows, np.float64)[where], ages[where])

@@ -94,6 +94,7 @@ def test_a_run_on_real_omniglot(shared, tmp_path, capsys):
             "log_every": 1,
             "eval_every": 2,
             "eval_batch": 128,
+            "eval_views": 2,
             "batch.classes": 4,
             "batch.samples": 4,
             "model.width": 8,

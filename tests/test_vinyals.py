@@ -41,6 +41,7 @@ def test_a_class_is_a_character_turned_against_the_clock(drawings, tmp_path):
     assert train.labels.tolist() == [1, 1, 0, 0]
     assert train.class_names == ("Greek/character01/rot090", "Angelic/character02/rot000")
     assert train.columns["super"].tolist() == ["Angelic", "Angelic", "Greek", "Greek"]
+    assert train.columns["origin"].tolist() == ["Angelic/character02"] * 2 + ["Greek/character01"] * 2
     assert train.ids.tolist() == ["train/2", "train/3", *(f"test/{n}, turned by 90 degrees" for n in (0, 1))]
     np.testing.assert_array_equal(train.images[:2], PIXELS[2:4])
     for turned, image in zip(train.images[2:, ..., 0], PIXELS[4:, ..., 0], strict=True):

@@ -46,11 +46,55 @@ def test_half_precision_is_computed_in_float32():
     jax.tree.map(np.testing.assert_array_equal, whitening, mj.whitening.fit(rows.astype(jnp.float32)))
 
 
-@pytest.mark.parametrize("count", [1, 5])
-def test_a_single_point_is_moved_alone(count):
-    whitening = mj.whitening.fit(np.full((count, 3), 0.5, np.float32))
-    np.testing.assert_array_equal(whitening.mean, 0.5)
-    np.testing.assert_array_equal(whitening.projection, np.eye(3))
+@pytest.mark.parametrize("count", [1, 7])
+@pytest.mark.parametrize("value", [0.5, 0.1, 1e-20, 3e7])
+def test_a_single_point_stays_where_it_is(count, value):
+    whitening = mj.whitening.fit(np.full((count, 3), value, np.float32))
+    jax.tree.map(np.testing.assert_array_equal, whitening, mj.whitening.none(3))
+
+
+def test_a_network_that_has_collapsed_does_not_look_well_once_it_is_whitened():
+    scales = np.random.default_rng(0).uniform(0.5, 2, (200, 1)).astype(np.float32)
+    rows = mj.normalize(scales * np.array([[0.3, -0.7, 0.2]], np.float32))
+    assert len(np.unique(np.asarray(rows), axis=0)) > 1  # in their last digit
+    white = mj.normalize(mj.whitening.apply(mj.whitening.fit(rows), rows))
+    assert mj.diagnostics.summary(white, np.arange(200) % 9)["collapsed"]
+
+
+def test_more_directions_than_rows_and_little_shrinkage():
+    rows = np.random.default_rng(0).normal(size=(10, 256)).astype(np.float32)
+    for shrinkage in (1e-6, 1e-3):
+        projection = mj.whitening.fit(rows, shrinkage=shrinkage).projection
+        assert np.isfinite(projection).all()
+        expected = whitened(rows.astype(float), rows.astype(float), shrinkage)
+        found = mj.whitening.apply(mj.whitening.fit(rows, shrinkage=shrinkage), rows)
+        np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("shrinkage", [0.3, 1.0])
+@pytest.mark.parametrize("rows", [ROWS, [[1.0, 0], [-1, 0], [0, 1], [0, -1]]], ids=["any", "alike all round"])
+def test_gradients_are_those_of_finite_differences(rows, shrinkage, x64):
+    rows = jnp.asarray(rows)
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=(rows.shape[1], rows.shape[1])))
+
+    def value(rows, shrinkage):
+        return jnp.sum(weights * mj.whitening.fit(rows, shrinkage=shrinkage).projection)
+
+    found, slope = jax.grad(value, argnums=(0, 1))(rows, shrinkage)
+    step, back = 1e-6, shrinkage - 1e-6
+    assert slope == pytest.approx((value(rows, shrinkage) - value(rows, back)) / 1e-6, rel=1e-4, abs=1e-7)
+    for place in [(0, 0), (1, 1), (3, 0)]:
+        bump = jnp.zeros_like(rows).at[place].set(step)
+        expected = (value(rows + bump, shrinkage) - value(rows - bump, shrinkage)) / (2 * step)
+        assert found[place] == pytest.approx(expected, rel=1e-4, abs=1e-8)
+
+
+def test_a_shrinkage_out_of_its_range_is_named():
+    for wrong in (0.0, -1.0, 1.5, np.nan):
+        with pytest.raises(ValueError, match=r"whitening\.fit: shrinkage must be in \(0, 1\], got"):
+            mj.whitening.fit(ROWS, shrinkage=wrong)
+    with pytest.raises(TypeError, match="shrinkage must be a number, got 'much'"):
+        mj.whitening.fit(ROWS, shrinkage="much")
 
 
 @pytest.mark.parametrize(

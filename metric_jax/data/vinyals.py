@@ -91,5 +91,8 @@ def _part(drawings: list[Images], names: list[str], file: str) -> Images:
         labels,
         np.concatenate([images.ids for images in found]),
         tuple(names),
-        {"super": np.concatenate([images.columns["super"] for images in found])},
+        {
+            "super": np.concatenate([images.columns["super"] for images in found]),
+            "origin": np.array([name.rpartition("/")[0] for name in names])[labels],
+        },
     )

@@ -154,8 +154,9 @@ def centred_on(support: Array, embeddings: Array) -> Array:
     """
     shown, rows = as_rows(support, "support"), as_rows(embeddings, "embeddings")
     check_same_dim(shown, rows, "support", "embeddings")
-    mean = shown.reshape(-1, shown.shape[-1]).mean(axis=0)
-    return normalize(rows - jnp.broadcast_to(mean, rows.shape))
+    mean = jnp.broadcast_to(shown.reshape(-1, shown.shape[-1]).mean(axis=0), rows.shape)
+    is_mean = jnp.abs(rows - mean) <= 4 * jnp.finfo(rows.dtype).eps * jnp.abs(mean)  # but for its rounding
+    return normalize(jnp.where(is_mean.all(axis=-1, keepdims=True), 0.0, rows - mean))
 
 
 def _queries(queries: int | None, shots: int, classes: np.ndarray, sizes: np.ndarray) -> int:

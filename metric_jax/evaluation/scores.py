@@ -135,11 +135,15 @@ class _Part(NamedTuple):
     labels: np.ndarray
 
     @classmethod
-    def of(cls, rows: np.ndarray, labels: np.ndarray, middle: Array, distance: Distance) -> "_Part":
-        """Sorts and prepares."""
+    def of(
+        cls, rows: np.ndarray, labels: np.ndarray, middle: Array, distance: Distance, name: str
+    ) -> "_Part":
+        """Sorts and prepares; raises a ValueError if distances of the rows, called ``name``, are infinite."""
         order = np.argsort(labels, kind="stable")
         padded = np.pad(rows[order], ((0, -len(rows) % BLOCK), (0, 0)), mode="edge")
-        return cls(_as_items(jnp.asarray(padded), middle, distance), labels[order])
+        items, norms = _as_items(jnp.asarray(padded), middle, distance)
+        checks.finite_products(np.asarray(norms)[np.argsort(order)], name, distance)
+        return cls(items, labels[order])
 
     def span(self, labels: np.ndarray) -> tuple[Array, Array]:
         """The first item of each label, and the one behind its last."""
@@ -148,10 +152,10 @@ class _Part(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames="distance")
-def _as_items(rows: Array, middle: Array, distance: Distance) -> Array:
-    """What queries are multiplied by."""
+def _as_items(rows: Array, middle: Array, distance: Distance) -> tuple[Array, Array]:
+    """What queries are multiplied by, and the squared norms of prepared rows."""
     prepared = distance.prepare(rows, middle)
-    return distance.factors(prepared)[1] if distance.factors else prepared
+    return distance.factors(prepared)[1] if distance.factors else prepared, jnp.sum(prepared**2, axis=-1)
 
 
 @functools.partial(jax.jit, static_argnames="distance")
@@ -182,9 +186,9 @@ def score_queries(
 
     @functools.lru_cache(maxsize=1)
     def read(part: int) -> _Part:
-        name = f"gallery part {part}" if len(sources) > 1 else "gallery"
+        name = f"gallery part {part}" if len(sources) > 1 else "gallery" if parts else "embeddings"
         source = np.asarray(checks.same_dim(sources[part], rows.shape[1], name))
-        return _Part.of(source, item_labels[ends[part] - len(source) : ends[part]], middle, distance)
+        return _Part.of(source, item_labels[ends[part] - len(source) : ends[part]], middle, distance, name)
 
     own = np.full(len(rows), -1)
     if parts is None:
@@ -335,8 +339,11 @@ def _score_in_parts(
             gallery, queries = read(part), tiles(part)
             yield fn((queries, *rest) if rest else queries, gallery.rows, len(gallery.labels), **options)
 
-    near = functools.reduce(jax.vmap(ranks.merge), of_each(_nearest))
+    near = functools.reduce(_merge, of_each(_nearest))
     return _finish(sum(of_each(_count, near)), count, wanted=wanted)
+
+
+_merge = jax.jit(jax.vmap(ranks.merge))
 
 
 @functools.partial(jax.jit, static_argnames="wanted")

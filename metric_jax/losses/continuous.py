@@ -20,9 +20,15 @@ LabelDistance = Callable[[Array, Array], Array]
 
 
 def absolute_difference(a: Array, b: Array) -> Array:
-    """``Σ |a - b|`` over the axes of two labels; small integers would overflow, and unsigned ones have no negatives."""
-    a, b = (x.astype(jnp.promote_types(x.dtype, jnp.int32)) for x in (jnp.asarray(a), jnp.asarray(b)))
-    return jnp.sum(jnp.where(a < b, b - a, a - b))
+    """``Σ |a - b|`` over the axes of two labels; of single integers exactly, in an unsigned type, which always fits."""
+    low, high = jnp.minimum(a, b), jnp.maximum(a, b)
+    if not jnp.issubdtype(low.dtype, jnp.floating):
+        unsigned = jnp.uint64 if low.dtype.itemsize == 8 else jnp.uint32
+        low, high = low.astype(unsigned), high.astype(unsigned)
+    difference = high - low
+    return (
+        jnp.sum(difference.astype(jnp.promote_types(difference.dtype, jnp.float32))) if a.ndim else difference
+    )
 
 
 def any_two(a: Array, b: Array) -> Array:

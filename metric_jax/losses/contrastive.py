@@ -62,8 +62,8 @@ def contrastive_loss(
         http://yann.lecun.com/exdb/publis/pdf/hadsell-chopra-lecun-06.pdf
     """
     check_measure(distance, "distance")
-    check_margin("contrastive_loss", margin)
     d = distance(x, y)
+    check_margin("contrastive_loss", margin, d.shape)
     is_same = jnp.asarray(is_same)
     if not (jnp.issubdtype(is_same.dtype, jnp.integer) or is_same.dtype == bool):
         raise TypeError(f"is_same must be boolean or 0/1 integers, got {is_same.dtype}")

@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Int
 
 from metric_jax.collectives import devices_of, gathered
+from metric_jax.limits import check_count
 from metric_jax.pairs import as_array, as_labels
 from metric_jax.proxies import check_classes, label_type
 from metric_jax.types import AxisName
@@ -75,6 +76,8 @@ def sample_classes(
         An et al. (2022), Killing Two Birds with One Stone: Efficient and Robust Training of Face Recognition CNNs by
         Partial FC. https://arxiv.org/abs/2203.15565
     """
+    check_count("sample_classes", "classes", classes)
+    check_count("sample_classes", "count", count)
     labels = as_labels(labels, "labels")
     chex.assert_rank(labels, 1, custom_message="labels must be [batch]", exception_type=ValueError)
     devices = devices_of(class_axis)

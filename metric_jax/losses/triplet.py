@@ -84,9 +84,9 @@ def triplet_loss(
     """
     check_measure(distance, "distance")
     check_penalty(penalty)
-    check_margin("triplet_loss", margin)
     check_flag("triplet_loss", "swap", swap)
     to_negative = distance(anchor, negative)
+    check_margin("triplet_loss", margin, to_negative.shape)
     if swap:
         to_negative = jnp.minimum(to_negative, distance(positive, negative))
     return penalty(distance(anchor, positive) - to_negative + margin)

@@ -15,7 +15,7 @@ from metric_jax.types import Triplets
 KINDS = ("all", "hard", "semi_hard", "easy")
 
 
-@miner(static=("kind", "max_triplets"))
+@miner(static=("kind", "max_triplets"), within={"margin": Limits()})
 def triplet_margin(
     batch: Batch, *, margin: float | Array = 0.2, kind: str = "all", max_triplets: int | None = 64
 ) -> Triplets:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from metric_jax.reports.run import Run
 
 TITLES = {
@@ -110,4 +112,5 @@ def _measured(key: str, metrics: Mapping[str, Any]) -> Measured:
 
 def number(value: Any) -> float | None:
     """A finite number, or None: NaN stands for what could not be resolved."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    is_number = not isinstance(value, str | None) and np.ndim(value) == 0
+    return float(value) if is_number and math.isfinite(value) else None

@@ -83,7 +83,9 @@ class Evaluator:
         if state.whitening is None:
             return state
         some = np.linspace(0, len(train) - 1, min(len(train), FITTED)).astype(int)
-        found = whitenings.fit(self._in_batches(self._embed, state, train[some]), shrinkage=shrinkage)
+        found = whitenings.fit(
+            jnp.asarray(self._in_batches(self._embed, state, train[some])), shrinkage=shrinkage
+        )
         layout = jax.tree.map(lambda x: x.sharding, state.whitening)
         return state._replace(whitening=devices.arrange(found, layout))
 
