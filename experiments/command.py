@@ -1,5 +1,6 @@
 """How a script that uses a trained run starts: flags in, and of what is wrong with them one line and exit code 2."""
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -59,7 +60,9 @@ def start(
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)  # Python's own end would take from XLA what it may be compiling with
 
 
 def given(flag: str, reader: Callable[[str], Any], path: str) -> Any:

@@ -51,7 +51,7 @@ LOSSES = {
     "supcon": "supcon_loss",
     "multi_similarity": "multi_similarity_loss",
 }
-AUTO = "auto"
+AUTO, FOLDER = "auto", "data/orl"
 PIXELS, UNTRAINED = "raw pixels", "untrained"
 DIFFERENCE = "map_at_r_difference"
 # The rows of the table.
@@ -170,9 +170,19 @@ def by_class(path: str, settings: Sequence[str]) -> sweep.Row:
 
 
 def parted(config: ConfigDict, seed: int) -> tuple[Images, Images]:
-    """Training and test set of a seed, to which the config is set; a batch has no more classes than there are."""
+    """Training and test set of a seed, to which the config is set; a batch has no more classes than there are.
+
+    Raises:
+        RunError: A class of the test set is trained on.
+    """
     config.seed = config.data.split_seed = seed
     train, test = datasets.load(**config.data)
+    known, asked = (set(part.columns.get("origin", part.labels.astype(np.str_))) for part in (train, test))
+    if known & asked:
+        raise RunError(
+            f"{len(known & asked)} of the {len(asked)} classes to test on are trained on, and what is measured here is "
+            "of strangers: set data.split to 'class'"
+        )
     config.batch.classes = min(config.batch.classes, len(set(train.labels)))
     return train, test
 
@@ -256,6 +266,10 @@ def chosen(path: str, faces: str, settings: Sequence[str]) -> tuple[str, list[st
         return path, list(settings)
     if pathlib.Path(faces).is_dir():
         return str(home / "faces.py"), [f"data.root={faces}", *settings]
+    if faces != FOLDER:
+        raise RunError(
+            f"there is no folder --faces={faces}: --config=configs/digits.py compares on the digits"
+        )
     return str(home / "digits.py"), list(settings)
 
 
@@ -264,7 +278,7 @@ if __name__ == "__main__":
     CONFIG = flags.DEFINE_string(
         "config", AUTO, "The config file; auto is that of faces, if there are, or of digits."
     )
-    FACES = flags.DEFINE_string("faces", "data/orl", "Where the ORL faces lie, one folder a person.")
+    FACES = flags.DEFINE_string("faces", FOLDER, "Where the ORL faces lie, one folder a person.")
     CHOSEN = flags.DEFINE_list("losses", list(LOSSES), "What is compared, NAME or NAME:KEY=VALUE, by commas.")
     SEEDS = flags.DEFINE_list("seeds", list("01234"), "The seeds, separated by commas.")
     SET = flags.DEFINE_multi_string("set", [], "KEY=VALUE of the config; may be repeated.")

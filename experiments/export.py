@@ -15,6 +15,7 @@ the threshold, the shape of the images, the distance. To use it takes jax and fl
 Such a file holds a program: load only what you trust. JAX promises to load it for six months at least.
 """
 
+import json
 import pathlib
 import sys
 
@@ -30,7 +31,7 @@ from metric_jax import files
 from metric_jax.training import Run, RunError, calibration, folders, open_run
 
 PLATFORMS = ("cpu", "cuda", "tpu")
-DESCRIPTION = ".json"
+EXPORT, DESCRIPTION = ".jaxexport", ".json"
 
 
 def main(workdir: str, out: str, *, checkpoint: int | str | None = None) -> None:
@@ -38,15 +39,19 @@ def main(workdir: str, out: str, *, checkpoint: int | str | None = None) -> None
 
     Args:
         workdir: The folder of a run that evaluate.py has been over.
-        out: The file; the description has the same name and ends in .json.
+        out: The file, NAME.jaxexport, say; the description beside it is NAME.json.
         checkpoint: The step of the checkpoint, or "best"; the newest by default.
     """
     path = pathlib.Path(out)
-    description = path.with_suffix(DESCRIPTION)
-    if path == description:
+    description = path.with_name(path.name.removesuffix(EXPORT) + DESCRIPTION)
+    if path.suffix == DESCRIPTION:
         raise RunError(f"--out={out} is what the description is to be called: choose another ending")
     if path.is_dir() or not path.parent.is_dir():
         raise RunError(f"--out={out} is no file in a folder that there is: name one")
+    if description.exists() and not _describes(description):
+        raise RunError(
+            f"--out={out} would replace {description}, which describes no export: choose another name"
+        )
     run = open_run(workdir, checkpoint)
     threshold = calibration.of_run(run.folder, step=run.step, distance=run.distance)
     serialized = serialize(run)
@@ -58,6 +63,14 @@ def main(workdir: str, out: str, *, checkpoint: int | str | None = None) -> None
     print(
         f"{path} ({len(serialized) / 2**20:.1f} MB) and {description}: step {run.step}, for {', '.join(PLATFORMS)}"
     )
+
+
+def _describes(path: pathlib.Path) -> bool:
+    """Whether a file is the description of an export."""
+    try:
+        return "platforms" in json.loads(path.read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def serialize(run: Run) -> bytes:

@@ -40,7 +40,8 @@ def main(config: ml_collections.ConfigDict, steps: int) -> dict[str, float]:
     if steps < 2:
         raise training.RunError(f"--steps must be at least 2, got {steps}: the first is not timed")
     with config.unlocked():
-        config.update(steps=steps, log_every=steps, eval_every=steps, checkpoint_every=steps)
+        config.update(steps=steps, log_every=steps, eval_every=steps, checkpoint_every=steps, wandb="")
+        config.optimizer.warmup, config.loss.before, config.loss.before_steps = 0, "", 0
     with tempfile.TemporaryDirectory() as folder:
         training.train_and_evaluate(config, folder)
         step = json.loads(pathlib.Path(folder, folders.SPEED).read_text().splitlines()[-1])

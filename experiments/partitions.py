@@ -63,6 +63,8 @@ def main(workdir: str, path: str, partitions: int, settings: Sequence[str] = ())
         raise RunError(f"--partitions must be at least 1, got {partitions}")
     row = compare.by_class(path, settings)
     training.check(row.config)
+    if row.config.data.split != "class":
+        raise RunError(f"data.split={row.config.data.split!r} draws no partitions: set it to 'class'")
     as_they_are = row.config.copy_and_resolve_references()
     # What was turned or mirrored is no further stranger.
     as_they_are.data.update(rotations=False, mirrors=False)

@@ -8,6 +8,7 @@ intermediate results, and its floating-point operations. Two tables: a global ba
 grows with the devices.
 """
 
+import inspect
 import math
 import os
 import pathlib
@@ -22,10 +23,13 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a scr
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import metric_jax as mj
+from experiments import command
+from metric_jax.data.errors import unknown
+from metric_jax.training import RunError
 
 BATCH = flags.DEFINE_integer(
     "batch", 4096, "The global batch of the first table, of eight devices in the second."
@@ -92,10 +96,25 @@ def received(program: str, devices: int) -> float:
     return total
 
 
-def main(arguments: list[str]) -> None:
+def of_labels() -> list[str]:
+    """The names of the losses that take embeddings and labels, and nothing else that has no default."""
+    needed = {
+        name: [key for key, each in inspect.signature(loss).parameters.items() if each.default is each.empty]
+        for name, loss in vars(mj).items()
+        if name.endswith("_loss")
+    }
+    return [name for name, keys in needed.items() if keys == ["embeddings", "labels"]]
+
+
+def main() -> None:
     """Prints the tables."""
-    if len(arguments) > 1:
-        raise app.UsageError(f"unknown argument {arguments[1]!r}")
+    if BATCH.value < 8 or BATCH.value % 8 or DIM.value < 1:
+        raise RunError(
+            f"--batch must be a positive multiple of 8, and --dim positive, got {BATCH.value} and {DIM.value}"
+        )
+    for name in LOSSES.value:
+        if name not in of_labels():
+            raise RunError(unknown("--losses", name, of_labels()))
     for name in LOSSES.value:
         for title, batch_of in (
             ("the same global batch", lambda devices: BATCH.value),
@@ -112,4 +131,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.start("scale", main, usage=__doc__)

@@ -13,6 +13,7 @@ The search is exact, shard by shard, through galleries larger than memory. With 
 
 import hashlib
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -25,7 +26,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a scr
 
 from experiments import command
 from experiments.embed import digest_of_checkpoint
-from metric_jax.data import DataError, shards
+from metric_jax.data import DataError, manifest, shards
 from metric_jax.distances import normalize
 from metric_jax.evaluation import nearest
 from metric_jax.reports.figures import drawable
@@ -71,7 +72,7 @@ def main(
         out: The picture to write.
         approximate: Whether to ask an index of faiss.
     """
-    check_out(out)
+    check_out(out, image, images)
     run = open_run(workdir, checkpoint)
     threshold = calibration.of_run(run.folder, step=run.step, distance=run.distance)
     query = run.read_image(image)
@@ -95,8 +96,8 @@ def main(
     print(f"picture: {out}")
 
 
-def check_out(out: str) -> None:
-    """Raises a RunError unless a picture can be written there."""
+def check_out(out: str, image: str, images: str | None) -> None:
+    """Raises a RunError unless a picture can be written there, and takes the place of no image."""
     from matplotlib.backend_bases import FigureCanvasBase
 
     path = pathlib.Path(out)
@@ -104,6 +105,10 @@ def check_out(out: str) -> None:
         raise RunError(f"--out={out} is no file in a folder that there is: name another")
     if path.suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
         raise RunError(f"--out={out} does not end as a picture does: .png, say")
+    if path.exists() and os.path.exists(image) and path.samefile(image):
+        raise RunError(f"--out={out} is the query itself: name another file")
+    if images is not None and path.resolve().is_relative_to(pathlib.Path(images).resolve()):
+        raise RunError(f"--out={out} lies among the images of --images={images}: name a file elsewhere")
 
 
 def read_gallery(gallery: str, run: Run) -> shards.Embedded:
@@ -222,6 +227,8 @@ def picture_of(run: Run, images: str | None) -> Callable[[str], np.ndarray | Non
     """From an image's id to the image, or None if it is not there or broken."""
     if images is not None:
         home = pathlib.Path(images).resolve()
+        if home.suffix.lower() in manifest.SUFFIXES and home.is_file():
+            home = home.parent  # to which the paths in a manifest are relative
         if not home.is_dir():
             raise RunError(f"there is no folder --images={images}: name the one that was embedded")
 

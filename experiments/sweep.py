@@ -1,6 +1,7 @@
 """Trains several configs with several seeds each, and tells in one table how they compare.
 
-    python experiments/sweep.py --configs=configs/digits.py,configs/faces.py --seeds=0,1,2 --workdir=runs/sweep
+    python experiments/sweep.py --configs=configs/digits.py,configs/mnist.py --seeds=0,1,2 --workdir=runs/sweep \
+        --set=data.data_dir=TFDS_FOLDER
     python experiments/sweep.py --configs=configs/digits.py --seeds=0,1,2,3,4 --workdir=runs/losses \
         --set=loss.name=batch_hard_triplet_loss,supcon_loss --set=steps=300
 
@@ -33,6 +34,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a scr
 
 from experiments import command
 from metric_jax import files, training
+from metric_jax.data import datasets
 from metric_jax.data.errors import unknown
 from metric_jax.training import NonFiniteError, RunError, StoppedError
 from metric_jax.training.folders import flatten
@@ -74,10 +76,19 @@ def main(workdir: str, configs: Sequence[str], seeds: Sequence[int], settings: S
     """
     if len(set(seeds)) < len(seeds) or not seeds:
         raise RunError(f"--seeds must name different seeds, got {', '.join(map(str, seeds)) or 'none'}")
+    if not configs:
+        raise RunError("--configs is empty: name config files, separated by commas")
     folder = pathlib.Path(workdir)
     rows = list(variants(configs, settings))
     for row in rows:
         training.check(row.config)
+        datasets.check_prepared(**row.config.data)
+    homes = [home_of(row, folder) for row in rows]
+    for row, home in zip(rows, homes, strict=True):
+        if homes.count(home) > 1:
+            raise RunError(
+                f"two rows are called {row.name!r}, and would share {home}: rename a config file, or set no value twice"
+            )
     table: list[dict[str, Any]] = []
     for row in rows:
         table.append({"run": row.name, "seeds": [], "diverged": []})
@@ -109,7 +120,7 @@ def trained(row: Row, seeds: Sequence[int], folder: pathlib.Path) -> Iterator[Tr
     """
     for seed in seeds:
         row.config.seed = seed
-        home = folder / re.sub(r"[^\w.=@,-]+", "_", row.name) / f"seed{seed}"
+        home = home_of(row, folder) / f"seed{seed}"
         print(f"--- {row.name}, seed {seed}, in {home}", file=sys.stderr, flush=True)
         results = None
         try:
@@ -120,6 +131,11 @@ def trained(row: Row, seeds: Sequence[int], folder: pathlib.Path) -> Iterator[Tr
         yield Trained(seed, home, results)
 
 
+def home_of(row: Row, folder: pathlib.Path) -> pathlib.Path:
+    """The folder of a row's runs."""
+    return folder / re.sub(r"[^\w.=@,-]+", "_", row.name)
+
+
 def variants(configs: Sequence[str], settings: Sequence[str]) -> Iterator[Row]:
     """The rows: every config with every combination of the values that are set."""
     choices = []
@@ -127,6 +143,8 @@ def variants(configs: Sequence[str], settings: Sequence[str]) -> Iterator[Row]:
         key, equals, values = setting.partition("=")
         if not equals or not key:
             raise RunError(f"--set={setting} must be KEY=VALUE or KEY=VALUE,VALUE")
+        if key == "seed":
+            raise RunError(f"--set={setting}: the seeds are those of --seeds")
         choices.append([(key, value) for value in _BETWEEN_VALUES.split(values)])
     for path in configs:
         for combination in itertools.product(*choices):
@@ -145,12 +163,15 @@ def load(path: str) -> ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        return module.get_config()
+        config = module.get_config()
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except (AttributeError, KeyError) as error:
-        told = str(error.args[0]).partition(" Other fields")[0]
+    except Exception as error:  # whatever is wrong with what the file does
+        told = str(error.args[0] if error.args else type(error).__name__).partition(" Other fields")[0]
         raise RunError(f"{path}: {' '.join(told.split())}") from error
+    if not isinstance(config, ConfigDict):
+        raise RunError(f"{path}: get_config() must return a ConfigDict, got {type(config).__name__}")
+    return config
 
 
 def change(config: ConfigDict, key: str, text: str) -> None:

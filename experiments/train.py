@@ -9,6 +9,7 @@ which saves a checkpoint first.
 """
 
 import difflib
+import os
 import pathlib
 import signal
 import sys
@@ -51,7 +52,8 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"train: {error}")
     except KeyboardInterrupt:
         print("train: interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)  # Python's own end would take from XLA what it may be compiling with
     if training.is_first():
         print(table(results))
 

@@ -1,5 +1,6 @@
 """How a script starts and ends: what is wrong with its command line is one line and exit code 2."""
 
+import os
 import re
 import sys
 
@@ -104,7 +105,9 @@ def test_an_error_of_the_users_is_one_line(started, raised):
     assert started("a", "b", "--workdir=x", main=main) == (2, "", "compare: no such run\n")
 
 
-def test_an_interrupt_is_one_line_and_a_bug_is_not_hidden(started):
+def test_an_interrupt_is_one_line_and_a_bug_is_not_hidden(started, monkeypatch):
+    monkeypatch.setattr(os, "_exit", sys.exit)
+
     def interrupted(one, other):
         raise KeyboardInterrupt
 

@@ -82,7 +82,7 @@ def test_a_patch_moves_those_who_wear_one():
 
 
 def test_the_script_trains_measures_draws_and_does_not_train_twice(tmp_path, monkeypatch):
-    options = [f"--workdir={tmp_path}", "--losses=contrastive:margin=0.5", "--seeds=3", "--faces=none"]
+    options = [f"--workdir={tmp_path}", "--losses=contrastive:margin=0.5", "--seeds=3", f"--config={DIGITS}"]
     options += [f"--set={setting}" for setting in SMALL]
     done = scripts.run("compare", *options)
     assert done.code == 0, done.err
@@ -188,5 +188,25 @@ def test_the_faces_are_compared_where_they_are(tmp_path):
     assert path.endswith("configs/faces.py")
     assert settings == [f"data.root={tmp_path}", "steps=3"]
     assert compare.public(settings) == ["steps=3"]
-    assert compare.chosen("auto", str(tmp_path / "none"), [])[0].endswith("configs/digits.py")
     assert compare.chosen("mine.py", str(tmp_path), ["steps=3"]) == ("mine.py", ["steps=3"])
+
+
+def test_faces_that_are_not_there_are_told(monkeypatch, tmp_path):
+    with pytest.raises(
+        RunError, match=r"there is no folder --faces=nowhere: --config=configs/digits\.py compares"
+    ):
+        compare.chosen(compare.AUTO, "nowhere", [])
+    monkeypatch.chdir(tmp_path)
+    assert compare.chosen(compare.AUTO, compare.FOLDER, [])[0].endswith("digits.py")
+    (tmp_path / compare.FOLDER).mkdir(parents=True)
+    assert compare.chosen(compare.AUTO, compare.FOLDER, ["a=1"])[1] == [f"data.root={compare.FOLDER}", "a=1"]
+
+
+def test_strangers_are_none_who_are_trained_on():
+    config = sweep.load(DIGITS)
+    with pytest.raises(RunError, match="10 of the 10 classes to test on are trained on"):
+        compare.parted(config, 0)
+    config.data.split, config.data.test_fraction = "class", 0.5
+    config.data.rotations = True
+    train, test = compare.parted(config, 0)
+    assert (len(set(train.labels)), len(set(test.labels))) == (20, 5)

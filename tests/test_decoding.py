@@ -205,3 +205,17 @@ def test_a_bomb_is_refused_from_its_header(side):
 def test_a_file_that_is_no_image(content, message):
     with pytest.raises((ValueError, OSError), match=message):
         decoding.decode(content)
+
+
+def test_a_damaged_file_is_told_and_never_half_an_image():
+    whole = encoded(np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8))
+    told = 0
+    for place in np.random.default_rng(1).integers(40, len(whole) - 20, 60):
+        damaged = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+        try:
+            Image.open(io.BytesIO(damaged)).load()
+        except (OSError, SyntaxError, ValueError):
+            told += 1
+            with pytest.raises((OSError, SyntaxError, ValueError)):
+                decoding.decode(damaged)
+    assert told > 40

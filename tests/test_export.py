@@ -101,6 +101,7 @@ def test_every_network_takes_a_number_of_images_that_is_not_known_yet(name):
         ("nowhere/digits.jaxexport", "is no file in a folder that there is"),
         ("run", "is no file in a folder that there is"),
         ("digits.json", "is what the description is to be called"),
+        ("run/config.jaxexport", "would replace .*config.json, which describes no export"),
     ],
 )
 def test_a_file_that_cannot_be_written_is_told_before_anything_is_done(calibrated, tmp_path, out, told):

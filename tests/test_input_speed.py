@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def test_both_are_measured_and_told(capsys):
-    found = input_speed.main(config(), steps=6)
+    found = input_speed.main(config(optimizer__warmup=9), steps=6)
     assert found["input"] > 0
     assert found["training"] > 0
     assert found["waiting"] >= 0

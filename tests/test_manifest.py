@@ -147,6 +147,7 @@ def test_T7_lines_are_skipped_if_that_is_asked_for_and_counted(listed, capsys):
         ("x.csv", b"file,label\na.png,Ada\n", "has no column 'path', but file, label"),
         ("x.csv", b"path;label\na.png;Ada\n", "has no column 'path', but path;label"),
         ("x.jsonl", b'{"path": "a.png"}', "has no column 'label', but path"),
+        ("x.csv", b"path,label,label\na.png,Ada,Bob\n", "has the column 'label' twice: rename either"),
         ("x.csv", b"path,label,gruop\na.png,Ada,x\n", "has a column 'gruop', did you mean 'group'?"),
         ("x.csv", b"Path,label\na.png,Ada\n", "has a column 'Path', did you mean 'path'?"),
         ("x.csv", b"path,label\na.png,\xff\n", "is no text in UTF-8: save it as such"),

@@ -106,8 +106,10 @@ def test_what_is_wrong_is_told_before_anything_is_trained(tmp_path, count, setti
 @pytest.fixture
 def cheap(monkeypatch):
     """Baselines are not measured, and a set is not read."""
-    nothing = Images(np.zeros((2, 1, 1, 1), np.uint8), np.arange(2, dtype=np.int32))
-    monkeypatch.setattr(datasets, "load", lambda **_: (nothing, nothing))
+    known, unseen = (
+        Images(np.zeros((2, 1, 1, 1), np.uint8), first + np.arange(2, dtype=np.int32)) for first in (0, 2)
+    )
+    monkeypatch.setattr(datasets, "load", lambda **_: (known, unseen))
     monkeypatch.setattr(partitions, "BASELINES", {})
 
 
@@ -127,3 +129,8 @@ def test_T3_sigterm_ends_it(cheap, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(training, "train_and_evaluate", train)
     assert partitions.main(str(tmp_path), DIGITS, 1) == 143
     assert "partitions: stopped by SIGTERM after step 3" in capsys.readouterr().err
+
+
+def test_a_split_that_is_always_the_same_makes_no_partitions(tmp_path):
+    with pytest.raises(RunError, match=r"data\.split='own' draws no partitions: set it to 'class'"):
+        partitions.main(str(tmp_path), "configs/mnist.py", 2)

@@ -16,6 +16,7 @@ import trained_run
 from small_run import arrays, config, lines
 
 import metric_jax as mj
+from metric_jax.data import datasets
 from metric_jax.training import (
     NonFiniteError,
     RunError,
@@ -228,3 +229,14 @@ def test_how_fast_it_went_has_lines_of_its_own():
     assert [line["step"] for line in found] == [2, 4, 6, 8, 10, 12]
     assert set(found[-1]) == {"step", "images_per_s", "step_seconds", "wait_seconds"}
     assert found[-1]["images_per_s"] == pytest.approx(16 / found[-1]["step_seconds"])
+
+
+def test_a_run_does_not_go_on_with_other_images(tmp_path, monkeypatch):
+    home = trained_run.copy(tmp_path / "run")
+    (home / "results.json").unlink()
+    digest = datasets.digest
+    monkeypatch.setattr(datasets, "digest", lambda *parts: digest(*(part[1:] for part in parts)))
+    with pytest.raises(
+        RunError, match="run holds a run on other images than these: give it those that it began"
+    ):
+        mj.training.train_and_evaluate(config(), str(home))

@@ -288,3 +288,20 @@ def test_verify_refuses_a_threshold_of_another_checkpoint(calibrated, tmp_path):
     image = str(tmp_path / "0.png")
     with pytest.raises(RunError, match=r"is that of step 12 .* and this is step 8"):
         verify.main(image, image, workdir=str(calibrated), checkpoint=8)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--losses=supcon"], "unknown --losses 'supcon', did you mean 'supcon_loss'?"),
+        (["--losses=arcface_loss"], "unknown --losses 'arcface_loss'"),
+        (["--batch=10"], "--batch must be a positive multiple of 8, and --dim positive, got 10 and 128"),
+        (["--dim=0"], "--batch must be a positive multiple of 8, and --dim positive, got 4096 and 0"),
+    ],
+)
+def test_what_cannot_be_scaled_is_told(options, told, monkeypatch):
+    for variable in ("XLA_FLAGS", "JAX_PLATFORMS"):  # which the script sets
+        monkeypatch.setenv(variable, os.environ.get(variable, ""))
+    done = scripts.run("scale", *options)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"scale: {told}")

@@ -230,6 +230,25 @@ def test_what_is_wrong_is_told_in_one_line(gallery, searched, harm, options, tol
     assert "\n" not in str(caught.value)
 
 
+def test_a_picture_takes_the_place_of_no_image(tmp_path):
+    (tmp_path / "photos").mkdir()
+    query = tmp_path / "photos/query.png"
+    query.write_bytes(b"a photo")
+    with pytest.raises(RunError, match=r"query\.png is the query itself: name another file"):
+        search.check_out(str(query), str(query), None)
+    with pytest.raises(RunError, match="lies among the images of --images="):
+        search.check_out(str(query.with_name("found.png")), "elsewhere.png", str(tmp_path / "photos"))
+    search.check_out(str(tmp_path / "found.png"), str(query), str(tmp_path / "photos"))
+
+
+def test_a_manifest_stands_for_its_folder(run, tmp_path):
+    photo = np.full((8, 8), 90, np.uint8)
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    (tmp_path / "all.csv").write_text("path,label\na.png,Ada\n")
+    read = search.picture_of(run, str(tmp_path / "all.csv"))
+    np.testing.assert_array_equal(read("a.png"), run.read_image(tmp_path / "a.png"))
+
+
 def test_data_that_are_gone_are_told_before_the_search(run, searched, monkeypatch):
     def gone():
         raise DataError("there is no such set")

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from scipy import stats
@@ -6,6 +7,7 @@ from small_run import config
 
 from experiments import sweep
 from metric_jax import training
+from metric_jax.data import DataError
 from metric_jax.training import NonFiniteError, RunError, StoppedError
 
 DIGITS = "configs/digits.py"
@@ -116,3 +118,37 @@ def test_a_sweep_is_resumed_by_resuming_its_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(training.loop.datasets, "load", None)  # would fail if it were called
     assert sweep.main(str(tmp_path), [DIGITS], [3]) == 0
     assert (tmp_path / "sweep.md").read_text() == table
+
+
+@pytest.mark.parametrize(
+    ("configs", "settings", "told"),
+    [
+        ([DIGITS, DIGITS], [], "two rows are called 'digits', and would share"),
+        ([DIGITS], ["loss.margin=0.2,0.2"], "two rows are called 'digits loss.margin=0.2', and would share"),
+        ([], [], "--configs is empty: name config files"),
+        ([DIGITS], ["seed=7"], "--set=seed=7: the seeds are those of --seeds"),
+        (
+            [DIGITS, "configs/mnist.py"],
+            ["data.data_dir=nowhere"],
+            "data set 'mnist' is not prepared in nowhere",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_trained_side_by_side_are_told_first(trained, tmp_path, configs, settings, told):
+    with pytest.raises((RunError, DataError), match=re.escape(told)):
+        sweep.main(str(tmp_path), configs, [0], settings)
+    assert not trained
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("def get_config(:", "invalid syntax"),
+        ("import no_such_module", "No module named 'no_such_module'"),
+        ("def get_config():\n    return {}", r"get_config\(\) must return a ConfigDict, got dict"),
+    ],
+)
+def test_a_config_file_that_is_none_is_named(tmp_path, text, told):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(RunError, match=rf"mine\.py: {told}"):
+        sweep.load(str(tmp_path / "mine.py"))

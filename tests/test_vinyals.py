@@ -65,6 +65,14 @@ def test_files_of_another_kind(drawings, tmp_path, lines, message):
         vinyals.vinyals(str(tmp_path), "test")
 
 
+def test_classes_that_are_trained_on_and_tested_on(drawings, tmp_path):
+    split_file(tmp_path, "trainval", "Greek/character01/rot000", "Angelic/character01/rot000")
+    split_file(tmp_path, "val", "Greek/character01/rot000", "Angelic/character02/rot000")
+    told = "1 classes, such as 'Greek/character01/rot000', are of data.train_split='trainval' and of data.test_split="
+    with pytest.raises(DataError, match=told):
+        load("vinyals", root=str(tmp_path), split="own", train_split="trainval", test_split="val")
+
+
 def test_files_that_are_missing(tmp_path):
     with pytest.raises(
         DataError, match=r"data\.root is empty: say which folder holds test\.txt and its like, from"

@@ -20,7 +20,7 @@ import numpy as np
 from metric_jax import files
 from metric_jax.data.errors import DataError
 
-FORMAT = 1  # of the entries, and of how images are decoded: with another one, none is found
+FORMAT = 2  # of the entries, and of how images are decoded: with another one, none is found
 
 
 class Decoded(NamedTuple):

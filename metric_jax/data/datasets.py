@@ -1,5 +1,6 @@
 """From a source's name to a training and a test set."""
 
+import hashlib
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -108,6 +109,12 @@ def load(
     shape: Mapping[str, Any] = {"size": size, "channels": channels, "cache": cache}
     if source == "vinyals":
         train, test = vinyals(root, train_split, test_split, data_dir=data_dir, **shape)
+        both = set(train.class_names) & set(test.class_names)
+        if both:
+            raise DataError(
+                f"{len(both)} classes, such as {min(both)!r}, are of data.train_split={train_split!r} and of "
+                f"data.test_split={test_split!r}: train on 'train' to test on 'val', on 'trainval' to test on 'test'"
+            )
     elif source == "tfds" and split == "own":
         train, test = tfds(train_split), tfds(test_split)
     else:
@@ -127,6 +134,21 @@ def load(
     train = _without_small(train, min_images)
     train = sources.with_rotations(train) if rotations else train
     return (sources.with_mirrors(train) if mirrors else train), test
+
+
+def digest(*parts: Images) -> str:
+    """What tells sets of images from others: a hash of what they are called, of their classes and their shape.
+
+    Example:
+        >>> train, test = load("digits")
+        >>> digest(train, test) == digest(train, test) != digest(test, train)
+        True
+    """
+    found = hashlib.sha256()
+    for part in parts:
+        for told in (part.ids, part.labels, np.array(part.images.shape)):
+            found.update(told.tobytes())
+    return found.hexdigest()
 
 
 def check(source: str, split: str) -> None:

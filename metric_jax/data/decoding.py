@@ -51,6 +51,7 @@ def decode(
             image: Image.Image = Image.open(io.BytesIO(encoded), formats=FORMATS)
         except UnidentifiedImageError as error:
             raise ValueError("not a JPEG, PNG, WebP, PGM, PPM or BMP file") from error
+        image.load()  # before its metadata: looking for these takes what it can of a damaged one, without a word
         image = _upright(image)
         if image.mode == "F":
             raise ValueError(

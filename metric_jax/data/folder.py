@@ -85,7 +85,7 @@ def folder(
         [*found.faults, *(Fault(*told) for told in notes["faults"])],
         found,
         skip_bad=skip_bad,
-        option="--config.data.skip_bad=True",
+        option="data.skip_bad=True",
     )
     by_id = {file.id: file for file in found.files}
     kept = [by_id[id_] for id_ in notes["kept"]]

@@ -15,6 +15,7 @@ import csv
 import difflib
 import io
 import json
+import os
 import pathlib
 import unicodedata
 from collections.abc import Iterator
@@ -101,6 +102,9 @@ def _csv(text: str, path: pathlib.Path) -> Iterator[tuple[int, Row | str]]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
+        for name in filter(None, header):
+            if header.count(name) > 1:
+                raise DataError(f"the manifest {path} has the column {name!r} twice: rename either")
         for fields in filter(None, reader):
             same = len(fields) == len(header)
             row = dict(zip(header, map(str.strip, fields), strict=False))
@@ -152,7 +156,9 @@ def _wrong(row: Row, expected: list[str], home: pathlib.Path) -> str:
     try:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError, ValueError):  # links in a circle, names that no file can have
-        return f"a link that leads nowhere: {name!r}" if path.is_symlink() else f"there is no file {name!r}"
+        return (
+            f"a link that leads nowhere: {name!r}" if os.path.islink(path) else f"there is no file {name!r}"
+        )
     if not target.is_relative_to(home.resolve()):
         return f"{name!r} leads out of the folder of the manifest: copy the image there"
     if path.suffix.lower() not in READ:

@@ -188,12 +188,12 @@ def prepared(name: str, data_dir: str) -> pathlib.Path:
     Looked for before TFDS is, which would search the network, or fail with a page of text.
     """
     if not name:
-        raise DataError("data.name is empty: say which TFDS set, as in --config.data.name=mnist")
+        raise DataError("data.name is empty: say which TFDS set, as in data.name=mnist")
     folder = tfds_folder(data_dir)
     there = folder / name.partition("/")[0].partition(":")[0]
     if not any(there.rglob("dataset_info.json")):
         raise DataError(
-            f"data set {name!r} is not prepared in {folder}: say where it is with --config.data.data_dir, or build it "
+            f"data set {name!r} is not prepared in {folder}: say where it is with data.data_dir, or build it "
             f"once: {_build(name, folder)}"
         )
     return there

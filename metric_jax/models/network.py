@@ -119,7 +119,8 @@ def check_colours(image_shape: Sequence[int], mean: Sequence[float], std: Sequen
     if image_shape[2] not in (1, 3):
         raise ValueError(f"images must be grey or coloured, of 1 or 3 channels, got {image_shape[2]}")
     for name, values in {"mean": mean, "std": std}.items():
-        if len(values) != 3 or (name == "std" and min(values) <= 0):
+        is_wrong = len(values) != 3 or not all(isinstance(value, int | float) for value in values)
+        if is_wrong or (name == "std" and min(values) <= 0):
             positive = "positive " if name == "std" else ""
             raise ValueError(f"model.{name} must be three {positive}numbers, got {tuple(values)}")
 

@@ -80,6 +80,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
 
     devices.keep_compiled(config.compiled)
     train, test = datasets.load(**config.data)
+    images_digest = datasets.digest(train, test)
     sampled = {key: value for key, value in config.batch.items() if key != "chunk"}
     sampler = samplers.choose(train, **sampled, seed=config.seed)
     batch_size = config.batch.classes * config.batch.samples
@@ -114,6 +115,11 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
             state, notes = checkpoints.restore(state, stream)
             clock.resume(notes["clock"])
             best.resume(notes["best"])
+            if notes.get("data", images_digest) != images_digest:
+                raise RunError(
+                    f"{folder} holds a run on other images than these: give it those that it began with, or name "
+                    "another workdir"
+                )
             watch.resume(notes.get("watch", watch.notes()))  # older checkpoints have none
             stream = source.follow(stream, state)
         done = int(state.step)
@@ -167,7 +173,12 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
                 state = source.look(state, evaluator.glance)
                 stream = source.follow(stream, state)
             if saves or is_best or best.enough or stops:
-                notes = {"clock": clock.notes(), "best": best.notes(), "watch": watch.notes()}
+                notes = {
+                    "clock": clock.notes(),
+                    "best": best.notes(),
+                    "watch": watch.notes(),
+                    "data": images_digest,
+                }
                 checkpoints.save(state, stream, step=step, notes=notes, best=best.step)
             if stops:
                 checkpoints.wait()
@@ -227,6 +238,8 @@ def _plan(config: ml_collections.ConfigDict) -> _Plan:
         for key in keys:
             if flat[key] < least:
                 raise RunError(f"{key} must be at least {least}, got {flat[key]}")
+    if config.seed >= 2**32:
+        raise RunError(f"seed must be less than 2³², got {config.seed}")
     if not 0 <= config.ema < 1:
         raise RunError(f"ema must be at least 0 and less than 1, got {config.ema}")
     datasets.check(config.data.source, config.data.split)

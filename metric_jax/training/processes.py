@@ -6,6 +6,7 @@ checkpoints, which all write together into a folder that all see.
 """
 
 import os
+import re
 
 import jax
 import numpy as np
@@ -37,6 +38,8 @@ def start(coordinator: str | None = None, count: int | None = None, index: int |
         )
     if missing and not _in_cluster():
         return
+    if coordinator is not None and not re.fullmatch(r".+:\d+", coordinator):
+        raise RunError(f"--coordinator={coordinator} must be HOST:PORT, such as 10.0.0.1:1234")
     try:
         jax.distributed.initialize(
             coordinator, count, index, heartbeat_timeout_seconds=HEARTBEAT_SECONDS, initialization_timeout=120
