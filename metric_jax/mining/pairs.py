@@ -5,7 +5,7 @@ from jaxtyping import Array
 
 from metric_jax.anchors import Batch, miner
 from metric_jax.distances import cosine
-from metric_jax.limits import NOT_NEGATIVE, Limits
+from metric_jax.limits import Limits
 from metric_jax.mining.search import anchor_indices, first_argmax, first_argmin, largest, slots_from
 from metric_jax.types import Pairs
 
@@ -57,7 +57,7 @@ def pair_margin(
     return as_pairs(*batch.over_anchors(one_anchor))
 
 
-@miner(distance=cosine, static=("max_positives", "max_negatives"), within={"epsilon": NOT_NEGATIVE})
+@miner(distance=cosine, static=("max_positives", "max_negatives"), within={"epsilon": Limits()})
 def multi_similarity(
     batch: Batch,
     *,
