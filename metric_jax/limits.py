@@ -37,6 +37,8 @@ class Limits:
     def __str__(self) -> str:
         if self == POSITIVE:
             return "positive"
+        if self == Limits():
+            return "finite"
         if self.high == math.inf:
             return f"at least {self.low:g}"
         opening, closing = ("(" if end in self.excludes else "[" for end in (self.low, self.high))
