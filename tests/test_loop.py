@@ -215,6 +215,11 @@ def test_a_wrong_value_is_one_line_and_leaves_nothing(key, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_seed_beyond_32_bits_is_refused(tmp_path):
+    with pytest.raises(RunError, match="seed must be less than 2³², got 4294967296"):
+        mj.training.train_and_evaluate(config(seed=2**32), str(tmp_path / "run"))
+
+
 def test_a_flip_that_makes_of_a_class_its_mirrored_one_is_refused(tmp_path):
     with pytest.raises(
         RunError, match=r"augment\.flip=0\.5 makes of a class what data\.mirrors calls another"

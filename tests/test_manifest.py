@@ -95,6 +95,7 @@ def test_T7_one_report_lists_every_bad_line_and_every_bad_file(pictures, name):
         ("notes.txt", "Ada", "train"): r"\.txt files are not read: convert 'notes\.txt' to PNG or JPEG",
         ("folder.png", "Ada", "train"): "is not a file",
         ("a\0.png", "Ada", "train"): "there is no file",
+        (f"{'a' * 300}.png", "Ada", "train"): "there is no file",
     }
     if name.endswith(".csv"):
         wrong[("a.png", "Ada", "train", "x")] = "4 fields, where the header has 3"

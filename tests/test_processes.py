@@ -42,9 +42,11 @@ def test_a_cluster_is_found(variable, value, joined, monkeypatch):
     [
         (("host:1", None, None), "--processes and --process is missing"),
         ((None, 2, 0), "--coordinator is missing"),
+        (("host", 2, 0), "--coordinator=host must be HOST:PORT, such as"),
+        (("host:", 2, 0), "--coordinator=host: must be HOST:PORT, such as"),
     ],
 )
-def test_half_of_the_flags_are_refused(given, missing):
+def test_flags_that_name_no_processes_are_refused(given, missing):
     with pytest.raises(RunError, match=missing):
         processes.start(*given)
 

@@ -80,6 +80,7 @@ def test_grey_images_are_three_equal_colours():
         ({"depths": ()}, r"model\.depths must be the blocks of each stage, 1 or more, got \(\)"),
         ({"depths": [2, 0]}, r"got \(2, 0\)"),
         ({"dtype": "float16"}, r"model\.dtype must be 'float32' or 'bfloat16', got 'float16'"),
+        ({"mean": ("a", 0.5, 0.5)}, r"model\.mean must be three numbers, got \('a', 0\.5, 0\.5\)"),
         ({"mean": (0.5,)}, r"model\.mean must be three numbers, got \(0\.5,\)"),
         ({"std": (0.5, 0.0, 0.5)}, r"model\.std must be three positive numbers, got \(0\.5, 0\.0, 0\.5\)"),
         ({"image_shape": (8, 8)}, r"image_shape must be \(height, width, channels\), got \(8, 8\)"),
