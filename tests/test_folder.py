@@ -159,7 +159,7 @@ def test_T7_one_report_lists_all_that_is_wrong(faulty):
         folder.folder(str(root))
     first, *lines = str(caught.value).splitlines()
     assert re.search(
-        rf"^{len(FAULTS)} of what is in .* mend or remove them, or .*--config\.data\.skip_bad=True$", first
+        rf"^{len(FAULTS)} of what is in .* mend or remove them, or .*data\.skip_bad=True$", first
     )
     told = dict(re.fullmatch(r"  '(.*?)': (.*)", line).groups() for line in lines)
     assert told.keys() == FAULTS.keys()

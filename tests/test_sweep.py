@@ -57,9 +57,9 @@ def test_a_table_of_every_config_with_every_setting(trained, tmp_path, capsys):
 
 
 def test_a_comma_within_brackets_parts_no_values():
-    settings = ["optimizer.drops=(0.25,0.5),(0.5,)", "seed=1,2"]
+    settings = ["optimizer.drops=(0.25,0.5),(0.5,)", "steps=1,2"]
     rows = [row.config for row in sweep.variants(["configs/digits.py"], settings)]
-    found = [(config.optimizer.drops, config.seed) for config in rows]
+    found = [(config.optimizer.drops, config.steps) for config in rows]
     assert found == [((0.25, 0.5), 1), ((0.25, 0.5), 2), ((0.5,), 1), ((0.5,), 2)]
 
 

@@ -1,5 +1,6 @@
 """experiments/train.py as its user runs it. What takes several processes is in tests/faults."""
 
+import os
 import pathlib
 import re
 import signal
@@ -53,6 +54,7 @@ def test_the_end_of_a_run_has_a_code_and_a_line(error, code, told, monkeypatch, 
         raise error
 
     heeded = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(os, "_exit", sys.exit)
     monkeypatch.setattr(mj.training, "train_and_evaluate", end)
     monkeypatch.setattr(train, "CONFIG", types.SimpleNamespace(value=digits.get_config()))
     for flag in ("WORKDIR", "COORDINATOR", "PROCESSES", "PROCESS"):
