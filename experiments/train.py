@@ -30,6 +30,16 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; made if i
 
 def main(arguments: list[str]) -> None:
     """Runs, or says in one line why not."""
+    try:
+        run(arguments)
+    except KeyboardInterrupt:
+        print("train: interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)  # Python's own end would take from XLA what it may be compiling with
+
+
+def run(arguments: list[str]) -> None:
+    """Trains as the flags say, and prints the results."""
     if len(arguments) > 1:
         raise app.UsageError(f"unknown argument {arguments[1]!r}")
     if PROCESSES.value is None:  # several are to end together
@@ -50,10 +60,6 @@ def main(arguments: list[str]) -> None:
         sys.exit(TERMINATED)
     except training.USER_ERRORS as error:
         sys.exit(f"train: {error}")
-    except KeyboardInterrupt:
-        print("train: interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)  # Python's own end would take from XLA what it may be compiling with
     if training.is_first():
         print(table(results))
 
