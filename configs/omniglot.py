@@ -21,9 +21,9 @@ as many steps with Muon in place of AdamW 7.9.
 
 Near classes or any: by a single view, 1,000 Muon steps leave 7.3 of any classes on the same alphabets (6.8 by eight
 views), and 7.5 of near ones from the 250th step on, never one character turned in two ways. After 6,400 steps any
-classes leave 10.7 ± 3.3 % on the alphabets of the test, with MAP@R 0.70: near ones stay. All that was measured while a
-class could have itself, turned or mirrored, for a neighbour, which no longer is (a fifth of the three nearest were). A
-whole training without has not been measured; after 3,200 steps MAP@R is 0.698, and it was 0.695.
+classes leave 10.7 ± 3.3 % on the alphabets of the test, with MAP@R 0.70: near ones stay. These 10.7 % and the 9.6
+above are of when a class could have itself, turned or mirrored, for a neighbour, as a fifth of the three nearest were.
+It no longer can, and a whole training without has not been measured; after 3,200 steps MAP@R is 0.698, and was 0.695.
 
 Not chosen: 128 characters × 2 drawings (10.3, at 0.003), 32 × 8 (10.1), 64 to 512 channels (10.2), stronger
 augmentation (9.5; it may pay in longer training), 96×96 pixels, 3×3 as one (8.9, but a quarter slower); before, a

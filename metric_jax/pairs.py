@@ -253,8 +253,7 @@ def as_labels(labels: Any, name: str) -> Array:
             raise ValueError(
                 f"{name} do not fit {kept.dtype}: number the classes with np.unique({name}, return_inverse=True)[1]"
             )
-    if host.dtype.kind == "f":
-        narrow = jax.dtypes.canonicalize_dtype(host.dtype)
+    if host.dtype.kind == "f" and (narrow := jax.dtypes.canonicalize_dtype(host.dtype)) != host.dtype:
         whole = host[np.floor(host) == host]
         with np.errstate(over="ignore"):
             merged = len(np.unique(whole.astype(narrow))) < len(np.unique(whole))

@@ -100,13 +100,12 @@ class HardClassSampler(PKSampler):
         chosen: list[int] = []
         for one, to_others in zip(drawn, distances, strict=True):
             if free[one] and len(chosen) < self.classes:
-                to_others[~free] = np.inf
                 for _ in range(1 + self._neighbours):
+                    to_others[~free] = np.inf
                     nearest = int(np.argmin(to_others))
                     chosen.append(nearest)
                     free[nearest] = False
                     to_others[self._origins == self._origins[nearest]] = np.finfo(np.float64).max
-                    to_others[~free] = np.inf
         return np.array(chosen)
 
 
