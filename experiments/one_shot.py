@@ -4,10 +4,11 @@
 
 The test of Lake, Salakhutdinov, Tenenbaum (2015), https://doi.org/10.1126/science.aab3050, on the alphabets that the
 run of configs/omniglot.py never saw. An episode draws 20 characters of one alphabet, or all if it has fewer, and two
-drawings of each, by different people: the first shows the character, the second is to be recognised. Theirs are 20
-fixed episodes of ten of these alphabets, in each of which one person drew all that is shown, and another all that is to
-be recognised. Who drew what the set of TFDS does not say; so its errors are near theirs, and not to be taken for them.
-Prints the error of every alphabet, and their mean ± half its 95 % interval over alphabets.
+people: what the first of them drew shows the characters, what the second drew is to be recognised. Theirs are 20 fixed
+episodes, of ten of these alphabets, so its errors are near theirs, and not to be taken for them. Who drew what is told
+by the order of TFDS's Omniglot (`data.drawers`); of other sets it is not known, and each class is shown, and
+asked of, by any two of its images. Prints which of both it was, the error of every alphabet, and their mean ± half its
+95 % interval over alphabets.
 
     python experiments/one_shot.py --workdir=runs/omniglot --runs=FOLDER
 
@@ -28,6 +29,7 @@ from absl import flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
 
 from experiments import command, sweep
+from metric_jax.data import drawers
 from metric_jax.distances import Distance
 from metric_jax.evaluation import centred_on, few_shot, one_shot_runs, within_alphabet
 from metric_jax.training import RunError, open_run
@@ -61,11 +63,18 @@ def main(
         raise RunError(
             "this set has no classes of classes: name the feature that holds them by --data.super_key"
         )
+    people = drawers(test)
+    print(
+        "shown by one person, asked of another"
+        if people is not None
+        else "shown and asked of by any two images"
+    )
     errors = within(
         run.embed(test.images),
         test.labels,
         test.columns["super"],
         run.distance,
+        people=people,
         episodes=episodes,
         centred=centred,
     )
@@ -122,6 +131,7 @@ def within(
     distance: Distance,
     *,
     episodes: int,
+    people: np.ndarray | None = None,
     centred: bool = False,
 ) -> dict[str, float]:
     """The share of queries that go to another class of their own class of classes.
@@ -132,6 +142,7 @@ def within(
         supers: ``[n]``, the class of that.
         distance: The distance between embeddings.
         episodes: How many of each class of classes, at least 2.
+        people: ``[n]``, who drew each: then an episode is shown by one of them, and asked of another.
         centred: As of `main`.
 
     Raises:
@@ -152,6 +163,7 @@ def within(
                 queries=1,
                 episodes=episodes,
                 key=jax.random.key(number),
+                groups=None if people is None else people[here],
                 centred=centred,
                 distance=distance,
             )

@@ -15,25 +15,30 @@ KEY = jax.random.key(3)
 LABELS = np.random.default_rng(0).permutation(np.repeat([5, -1, 8, 2, 3], [4, 6, 9, 5, 4]))
 ROWS = np.random.default_rng(1).normal(size=(len(LABELS), 3)).astype(np.float32) + LABELS[:, None] / 4
 SMALLEST = 4
+HALVES = np.zeros_like(LABELS)  # two groups, of which each class has as many, or one more of the second
+for label in np.unique(LABELS):
+    HALVES[np.flatnonzero(label == LABELS)[::2]] = 1
 
 
-def episodes(key, number, ways, images):
-    """The rows of the episodes that the key draws, ``[episodes, ways, images]``."""
-    sizes = np.unique(LABELS, return_counts=True)[1]
-    members, sizes = _members(LABELS, sizes), jnp.asarray(sizes)
-    draw = jax.jit(jax.vmap(lambda key: _draw(key, members, sizes, ways, images)))
+def episodes(key, number, ways, shots, queries, groups=None):
+    """The rows of the episodes that the key draws, ``[episodes, ways, shots + queries]``."""
+    class_of = np.unique(LABELS, return_inverse=True)[1]
+    members, sizes = _members(class_of, np.zeros_like(class_of) if groups is None else groups)
+    draw = jax.jit(jax.vmap(lambda key: _draw(key, members, jnp.asarray(sizes), ways, shots, queries)))
     return np.asarray(draw(jax.random.split(key, number)))
 
 
 @pytest.mark.parametrize("method", ["prototype", "nearest"])
 @pytest.mark.parametrize("distance", [mj.euclidean, mj.cosine, mj.manhattan], ids=lambda d: d.name)
 @pytest.mark.parametrize(
-    ("ways", "shots", "queries", "centred"), [(3, 2, 1, False), (5, 1, None, False), (3, 2, 2, True)]
+    ("ways", "shots", "queries", "centred", "groups"),
+    [(3, 2, 1, False, None), (5, 1, None, False, None), (3, 2, 2, True, None), (4, 1, None, False, HALVES)],
 )
-def test_accuracy_is_that_of_loops(method, distance, ways, shots, queries, centred):
+def test_accuracy_is_that_of_loops(method, distance, ways, shots, queries, centred, groups):
     options = {"ways": ways, "shots": shots, "queries": queries, "method": method, "distance": distance}
-    found = few_shot(ROWS, LABELS, episodes=12, key=KEY, centred=centred, **options)
-    drawn = episodes(KEY, 12, ways, shots + (queries or SMALLEST - shots))
+    found = few_shot(ROWS, LABELS, episodes=12, key=KEY, centred=centred, groups=groups, **options)
+    left = SMALLEST - shots if groups is None else SMALLEST // 2
+    drawn = episodes(KEY, 12, ways, shots, queries or left, groups)
     score = references.DISTANCES[distance.name]
     accuracies = [
         references_evaluation.few_shot(ROWS.astype(float), episode, shots, method, score, centred)
@@ -52,9 +57,32 @@ def test_accuracy_is_that_of_loops(method, distance, ways, shots, queries, centr
     )
 
 
+def test_support_and_queries_are_of_two_groups():
+    """Each pair of groups equally often, in either order, and each image of a class in a group."""
+    number, groups = 3000, np.random.default_rng(5).permutation(np.arange(len(LABELS)) % 3)
+    for label in np.unique(LABELS):
+        groups[np.flatnonzero(label == LABELS)[:3]] = np.arange(3)
+    drawn = episodes(KEY, number, 3, 1, 1, groups)
+    assert (LABELS[drawn] == LABELS[drawn][:, :, :1]).all()
+    of = groups[drawn]
+    assert (of == of[:, :1]).all()
+    for shown in range(3):
+        for asked in range(3):
+            share = ((of[:, 0, 0] == shown) & (of[:, 0, 1] == asked)).mean()
+            p = 0.0 if shown == asked else 1 / 6
+            assert abs(share - p) <= 4.5 * np.sqrt(p * (1 - p) / number)
+    for row in range(len(LABELS)):
+        p = 1 / np.sum((LABELS[row] == LABELS) & (groups == groups[row]))
+        for place in range(2):
+            there = drawn[..., place][
+                (LABELS[drawn[..., place]] == LABELS[row]) & (of[..., place] == groups[row])
+            ]
+            assert abs((there == row).mean() - p) <= 4.5 * np.sqrt(p * (1 - p) / len(there))
+
+
 def test_episodes_are_drawn_fairly():
     number, ways, images = 4000, 3, 4
-    drawn = episodes(KEY, number, ways, images)
+    drawn = episodes(KEY, number, ways, 1, images - 1)
     classes = LABELS[drawn]
     assert (classes == classes[:, :, :1]).all()
     assert all(len(set(episode[:, 0])) == ways for episode in classes)
@@ -167,6 +195,19 @@ def test_refuses():
         few_shot(ROWS, LABELS[1:], **good)
     with pytest.raises(TypeError, match="labels must be an array of integers, got float64"):
         few_shot(ROWS, LABELS + 0.5, **good)
+    with pytest.raises(
+        ValueError, match=r"groups must be one for each of the 28 rows of embeddings, got shape \[27\]"
+    ):
+        few_shot(ROWS, LABELS, groups=HALVES[1:], **good)
+    with pytest.raises(
+        ValueError, match="groups are all 7, and queries are to be of another than the support"
+    ):
+        few_shot(ROWS, LABELS, groups=np.full_like(LABELS, 7), **good)
+    with pytest.raises(
+        ValueError,
+        match=r"need 3 images a class in every group, and class 2 has 2 in one \(3 such classes\): leave",
+    ):
+        few_shot(ROWS, LABELS, groups=HALVES, **{**good, "shots": 3})
     with pytest.raises(ValueError, match="distance must be a distance"):
         few_shot(ROWS, LABELS, distance=mj.dot_product, **good)
     broken = ROWS.copy()

@@ -44,7 +44,8 @@ def test_every_alphabet_has_an_error_of_its_own(monkeypatch, capsys):
     assert asked == [(("run",), {"checkpoint": "best", "data": {"super_key": "alphabet"}})]
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     # a tie is an error; of two values the interval is ± 12.706 · √½ / √2
-    assert lines == ["Futurama 0.0000", "Sylheti 1.0000", "mean of 2 0.5000 ± 6.3531"]
+    assert lines[0] == "shown and asked of by any two images"
+    assert lines[1:] == ["Futurama 0.0000", "Sylheti 1.0000", "mean of 2 0.5000 ± 6.3531"]
 
 
 def test_only_characters_of_one_alphabet_are_taken_for_each_other():
@@ -63,6 +64,21 @@ def test_embeddings_may_be_centred_on_what_is_shown():
         found = one_shot.within(rows, LABELS, SUPERS, euclidean, episodes=5, centred=centred)
         assert found["Futurama"] == pytest.approx(expected)
     assert found != one_shot.within(rows, LABELS, SUPERS, euclidean, episodes=5)
+
+
+def test_one_person_shows_and_another_is_asked_of_where_it_is_known_who_drew_what(monkeypatch, capsys):
+    """Each of four people has a hand: one that all his characters have in common, and that hides what they are."""
+    people = np.arange(len(LABELS)) % 4
+    run = Opened(images({"super": SUPERS}))
+    monkeypatch.setattr(one_shot, "open_run", lambda *_, **__: run)
+    monkeypatch.setattr(one_shot, "drawers", lambda images: people if images is run.test else None)
+    rows = np.eye(27)[LABELS] + 9 * np.eye(27)[people] * (SUPERS == "Futurama")[:, None]
+    monkeypatch.setattr(run, "embed", lambda _: rows.astype(np.float32))
+    one_shot.main("run", {}, episodes=20)
+    assert capsys.readouterr().out.startswith("shown by one person, asked of another\nFutu")
+    errors = one_shot.within(rows.astype(np.float32), LABELS, SUPERS, euclidean, episodes=20, people=people)
+    assert errors == {"Futurama": 0.0, "Sylheti": 0.0}
+    assert one_shot.within(rows.astype(np.float32), LABELS, SUPERS, euclidean, episodes=20)["Futurama"] > 0.5
 
 
 def test_what_has_no_classes_of_classes_is_told(monkeypatch):

@@ -37,6 +37,7 @@ def few_shot(
     queries: int | None = None,
     method: str = "prototype",
     centred: bool = False,
+    groups: types.Labels | np.ndarray | None = None,
     distance: Distance = euclidean,
     level: float = 0.95,
 ) -> dict[str, float]:
@@ -56,9 +57,12 @@ def few_shot(
         shots: How many images of each class are its support.
         episodes: How many episodes are drawn, at least 2.
         key: A ``jax.random.key``, which draws them.
-        queries: How many further images of each class are sorted. None: as many as the smallest class has left.
+        queries: How many further images of each class are sorted. None: as many as the smallest class has left, or has
+            in its smallest group.
         method: ``"prototype"`` or ``"nearest"``.
         centred: Whether the embeddings of an episode are `centred_on` its support.
+        groups: ``[items]`` integers, such as who drew each or which camera took it: then all the support of an episode
+            is of one of them, and all its queries are of another, both drawn with it.
         distance: The distance between embeddings, taken by difference.
         level: The confidence of the interval, in (0, 1).
 
@@ -66,9 +70,10 @@ def few_shot(
         ``accuracy``, ``accuracy_low``, ``accuracy_high`` and ``episodes``.
 
     Raises:
-        TypeError: Embeddings that are not floating, labels that are not integers, a key that is none.
+        TypeError: Embeddings that are not floating, labels or groups that are not integers, a key that is none.
         ValueError: Rows that hold NaN or infinity or are too large to compare, lengths that differ, fewer classes than
-            ways, a class with too few images for shots and queries, a method that is unknown, a number out of range.
+            ways, a class with too few images for shots and queries, in any group if there are any, a single group, a
+            method that is unknown, a number out of range.
 
     Example:
         >>> import jax, numpy as np
@@ -82,6 +87,8 @@ def few_shot(
         Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra (2016), Matching Networks for One Shot Learning.
         https://arxiv.org/abs/1606.04080
         Snell, Swersky, Zemel (2017), Prototypical Networks for Few-shot Learning. https://arxiv.org/abs/1703.05175
+        Lake, Salakhutdinov, Tenenbaum (2015), Human-level concept learning through probabilistic program induction (two
+        groups). https://doi.org/10.1126/science.aab3050
     """
     check_measure(distance, "distance")
     rows = checks.finite_rows(embeddings, "embeddings")
@@ -94,16 +101,17 @@ def few_shot(
     if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise TypeError(f"key must be a jax.random.key, got {key!r}: pass jax.random.key(0)")
     z = intervals.normal_quantile(level)
-    classes, sizes = np.unique(host, return_counts=True)
+    classes, class_of = np.unique(host, return_inverse=True)
     if len(classes) < ways:
         raise ValueError(
             f"{ways} ways need as many classes, and labels name {len(classes)}: ask for fewer ways"
         )
+    members, sizes = _members(class_of, _group_of(groups, len(rows)))
     queries = _queries(queries, shots, classes, sizes)
     right = _right(
         jax.random.split(key, episodes),
         rows,
-        _members(host, sizes),
+        members,
         jnp.asarray(sizes),
         ways=ways,
         shots=shots,
@@ -159,33 +167,63 @@ def centred_on(support: Array, embeddings: Array) -> Array:
     return normalize(jnp.where(is_mean.all(axis=-1, keepdims=True), 0.0, rows - mean))
 
 
+def _group_of(groups: types.Labels | np.ndarray | None, count: int) -> np.ndarray:
+    """The number of each item's group, from 0; all are of one if there are none."""
+    if groups is None:
+        return np.zeros(count, np.int64)
+    found, group_of = np.unique(
+        checks.integers(groups, "groups", count, "rows of embeddings"), return_inverse=True
+    )
+    if len(found) < 2:
+        raise ValueError(
+            f"groups are all {found[0]}, and queries are to be of another than the support: leave groups out"
+        )
+    return group_of
+
+
+def _members(class_of: np.ndarray, group_of: np.ndarray) -> tuple[Array, np.ndarray]:
+    """The rows of each class in each group, ``[classes, groups, most]``, filled up with zeros; how many these are."""
+    shape = (class_of.max() + 1, group_of.max() + 1)
+    cell_of = class_of * shape[1] + group_of
+    sizes = np.bincount(cell_of, minlength=shape[0] * shape[1])
+    members = np.zeros((len(sizes), sizes.max()), np.int32)
+    members[np.arange(sizes.max()) < sizes[:, None]] = np.argsort(cell_of, kind="stable")
+    return jnp.asarray(members.reshape(*shape, -1)), sizes.reshape(shape)
+
+
 def _queries(queries: int | None, shots: int, classes: np.ndarray, sizes: np.ndarray) -> int:
     """How many queries a class has; raises a ValueError, which names the smallest class, if it has too few images."""
-    smallest = int(np.argmin(sizes))
+    grouped = sizes.shape[1] > 1
+    fewest = sizes.min(axis=1)
+    smallest = int(np.argmin(fewest))
     asked = 1 if queries is None else checks.count(queries, "queries")
-    if sizes[smallest] < shots + asked:
+    needed = max(shots, asked) if grouped else shots + asked
+    if fewest[smallest] < needed:
+        of_group, in_one = (" in every group", " in one") if grouped else ("", "")
         raise ValueError(
-            f"{shots} shots and {asked} queries need {shots + asked} images a class, and class {classes[smallest]} has "
-            f"{sizes[smallest]} ({np.sum(sizes < shots + asked)} such classes): leave these out, or ask for fewer"
+            f"{shots} shots and {asked} queries need {needed} images a class{of_group}, and class "
+            f"{classes[smallest]} has {fewest[smallest]}{in_one} ({np.sum(fewest < needed)} such classes): leave these "
+            "out, or ask for fewer"
         )
-    return asked if queries is not None else int(sizes[smallest]) - shots
+    return asked if queries is not None else int(fewest[smallest]) - (0 if grouped else shots)
 
 
-def _members(labels: np.ndarray, sizes: np.ndarray) -> Array:
-    """The rows of each class, ``[classes, largest class]``, filled up with zeros."""
-    members = np.zeros((len(sizes), sizes.max()), np.int32)
-    members[np.arange(sizes.max()) < sizes[:, None]] = np.argsort(labels, kind="stable")
-    return jnp.asarray(members)
-
-
-def _draw(key: Array, members: Array, sizes: Array, ways: int, images: int) -> Array:
-    """An episode's rows ``[ways, images]``: distinct classes, and distinct images of each, in random order."""
+def _draw(key: Array, members: Array, sizes: Array, ways: int, shots: int, queries: int) -> Array:
+    """An episode's rows ``[ways, shots + queries]``: distinct classes, and distinct images of each, in random order."""
     of_classes, of_images = jax.random.split(key)
     classes = jax.random.permutation(of_classes, len(sizes))[:ways]
-    there = jnp.arange(members.shape[1])[None] < sizes[classes][:, None]
-    scores = jnp.where(there, jax.random.uniform(of_images, there.shape), -1.0)
-    picked = jax.lax.top_k(scores, images)[1]
-    return jnp.take_along_axis(members[classes], picked, axis=1)
+
+    def pick(key: Array, group: Array | int, images: int) -> Array:
+        there = jnp.arange(members.shape[2])[None] < sizes[classes, group][:, None]
+        scores = jnp.where(there, jax.random.uniform(key, there.shape), -1.0)
+        picked = jax.lax.top_k(scores, images)[1]
+        return jnp.take_along_axis(members[classes, group], picked, axis=1)
+
+    if members.shape[1] == 1:
+        return pick(of_images, 0, shots + queries)
+    of_groups, of_support, of_queries = jax.random.split(of_images, 3)
+    shown, asked = jax.random.permutation(of_groups, members.shape[1])[:2]
+    return jnp.concatenate([pick(of_support, shown, shots), pick(of_queries, asked, queries)], axis=1)
 
 
 @functools.partial(jax.jit, static_argnames=("ways", "shots", "queries", "method", "centred", "distance"))
@@ -205,7 +243,7 @@ def _right(
     """How many queries of each episode are sorted rightly."""
 
     def episode(key: Any) -> Array:
-        drawn = rows[_draw(key, members, sizes, ways, shots + queries)]
+        drawn = rows[_draw(key, members, sizes, ways, shots, queries)]
         if centred:
             drawn = centred_on(drawn[:, :shots], drawn)
         support, asked = drawn[:, :shots], drawn[:, shots:]
