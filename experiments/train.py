@@ -65,7 +65,7 @@ def run(arguments: list[str]) -> None:
 
 
 def end_without_data() -> None:
-    """Ends in one line if the config's TFDS set is not there."""
+    """Ends in one line if the config's TFDS set or folder is not there."""
     from metric_jax.data import DataError, datasets
 
     try:

@@ -132,6 +132,7 @@ def test_a_sweep_is_resumed_by_resuming_its_runs(tmp_path, monkeypatch):
             ["data.data_dir=nowhere"],
             "data set 'mnist' is not prepared in nowhere",
         ),
+        ([DIGITS, "configs/faces.py"], ["data.root=nowhere"], "the folder of images nowhere is not there"),
     ],
 )
 def test_rows_that_cannot_be_trained_side_by_side_are_told_first(trained, tmp_path, configs, settings, told):

@@ -165,8 +165,10 @@ def check(source: str, split: str) -> None:
         raise DataError(f"data.source={source!r} is a split: set data.split to 'own'")
 
 
-def check_prepared(source: str, *, name: str, data_dir: str, **_: Any) -> None:
-    """Raises a DataError if a source's TFDS set is not there; takes what `load` takes, and reads nothing."""
+def check_prepared(source: str, *, name: str, data_dir: str, root: str, **_: Any) -> None:
+    """Raises a DataError if a source's TFDS set or folder is not there; takes what `load` takes, and reads nothing."""
+    if source == "folder":
+        folder.existing(root)
     if source in ("tfds", "vinyals"):
         sources.prepared(DRAWINGS if source == "vinyals" else name, data_dir)
 

@@ -140,14 +140,9 @@ def find(root: str, *, option: str = "data.root") -> Listing:
         DataError: No such folder, nothing in it, folders within its folders, two folders of one name; what is wrong
             with a manifest as a whole.
     """
-    if not root:
-        raise DataError(f"{option} is empty: say which folder of images")
-    home = pathlib.Path(root).expanduser()
-    if home.is_file() and home.suffix.lower() in manifest.SUFFIXES:
+    home = existing(root, option=option)
+    if home.is_file():
         return manifest.read(home)
-    if not home.is_dir():
-        state = "is a file: if it is an archive, unpack it and" if home.exists() else "is not there:"
-        raise DataError(f"the folder of images {home} {state} say with {option} where the folder is")
     faults: list[Fault] = []
     files: list[File] = []
     folders, loose = _parted(home, home, faults)
@@ -179,6 +174,17 @@ def find(root: str, *, option: str = "data.root") -> Listing:
     if not files and not faults:
         raise DataError(f"{home} holds no images: {option} is to hold one folder of images for every class")
     return Listing(home, files, tuple(names), faults)
+
+
+def existing(root: str, *, option: str = "data.root") -> pathlib.Path:
+    """The folder of images, or the manifest; a DataError that tells the remedy if there is none."""
+    if not root:
+        raise DataError(f"{option} is empty: say which folder of images")
+    home = pathlib.Path(root).expanduser()
+    if not home.is_dir() and not (home.is_file() and home.suffix.lower() in manifest.SUFFIXES):
+        state = "is a file: if it is an archive, unpack it and" if home.exists() else "is not there:"
+        raise DataError(f"the folder of images {home} {state} say with {option} where the folder is")
+    return home
 
 
 def _parted(
