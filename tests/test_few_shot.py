@@ -205,6 +205,11 @@ def test_refuses():
         few_shot(ROWS, LABELS, groups=np.full_like(LABELS, 7), **good)
     with pytest.raises(
         ValueError,
+        match=r"class 3 has images of 1 groups of 2. \(5 such classes\), .*: leave out these classes",
+    ):
+        few_shot(ROWS, LABELS, groups=np.where(LABELS == 3, 0, np.arange(28)), **good)
+    with pytest.raises(
+        ValueError,
         match=r"need 3 images a class in every group, and class 2 has 2 in one \(3 such classes\): leave",
     ):
         few_shot(ROWS, LABELS, groups=HALVES, **{**good, "shots": 3})

@@ -36,11 +36,13 @@ def drawers(images: Images) -> np.ndarray | None:
         Lake, Salakhutdinov, Tenenbaum (2015), Human-level concept learning through probabilistic program induction.
         https://doi.org/10.1126/science.aab3050
     """
+    if not len(images):
+        return None
     splits, _, places = np.strings.partition(images.ids, "/")
     split = str(splits[0])
     if split not in CLASSES or len(images.class_names) <= CLASSES[split][-1]:
         return None
-    if not (np.all(splits == split) and np.all(np.strings.isdecimal(places))):
+    if not np.all((splits == split) & np.strings.isdecimal(places)):
         return None
     drawings = [(label, person) for label in CLASSES[split] for person in range(1, PEOPLE + 1)]
 

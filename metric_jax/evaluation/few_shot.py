@@ -106,7 +106,7 @@ def few_shot(
         raise ValueError(
             f"{ways} ways need as many classes, and labels name {len(classes)}: ask for fewer ways"
         )
-    members, sizes = _members(class_of, _group_of(groups, len(rows)))
+    members, sizes = _members(class_of, _group_of(groups, host, class_of))
     queries = _queries(queries, shots, classes, sizes)
     right = _right(
         jax.random.split(key, episodes),
@@ -167,16 +167,23 @@ def centred_on(support: Array, embeddings: Array) -> Array:
     return normalize(jnp.where(is_mean.all(axis=-1, keepdims=True), 0.0, rows - mean))
 
 
-def _group_of(groups: types.Labels | np.ndarray | None, count: int) -> np.ndarray:
-    """The number of each item's group, from 0; all are of one if there are none."""
+def _group_of(groups: Any, labels: np.ndarray, class_of: np.ndarray) -> np.ndarray:
+    """The number of each item's group, from 0, all of one if there are none; raises unless each class has them all."""
     if groups is None:
-        return np.zeros(count, np.int64)
+        return np.zeros(len(labels), np.int64)
     found, group_of = np.unique(
-        checks.integers(groups, "groups", count, "rows of embeddings"), return_inverse=True
+        checks.integers(groups, "groups", len(labels), "rows of embeddings"), return_inverse=True
     )
     if len(found) < 2:
         raise ValueError(
             f"groups are all {found[0]}, and queries are to be of another than the support: leave groups out"
+        )
+    has = np.bincount(np.unique(class_of * len(found) + group_of) // len(found))
+    if has.min() < len(found):
+        raise ValueError(
+            f"class {labels[class_of == has.argmin()][0]} has images of {has.min()} groups of {len(found)} "
+            f"({np.sum(has < len(found))} such classes), and an episode may draw any: leave out these classes, "
+            "or the groups that they lack"
         )
     return group_of
 
