@@ -30,12 +30,18 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; made if i
 
 def main(arguments: list[str]) -> None:
     """Runs, or says in one line why not."""
+    sys.unraisablehook = unraisable
     try:
         run(arguments)
     except KeyboardInterrupt:
-        print("train: interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)  # Python's own end would take from XLA what it may be compiling with
+        end_interrupted()
+
+
+def end_interrupted() -> None:
+    """Ends at once: Python's own end would take from XLA what it may be compiling with."""
+    print("train: interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 def run(arguments: list[str]) -> None:
@@ -50,7 +56,6 @@ def run(arguments: list[str]) -> None:
 
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.FATAL)  # Orbax tells of every file, and a page of what fails
-        sys.unraisablehook = unraisable
     try:
         training.start(COORDINATOR.value, PROCESSES.value, PROCESS.value)
         results = training.train_and_evaluate(CONFIG.value, WORKDIR.value)
@@ -75,7 +80,12 @@ def end_without_data() -> None:
 
 
 def unraisable(found: Any) -> None:
-    """Tells what Python would, but for what follows a save that failed: Orbax closes a loop that is still in use."""
+    """Tells what Python would, but for what follows a save that failed: Orbax closes a loop that is still in use.
+
+    And ends at a Ctrl-C that came where Python can raise nothing, as in what an import calls when a lock is gone.
+    """
+    if issubclass(found.exc_type, KeyboardInterrupt):
+        end_interrupted()
     if str(found.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(found)
 

@@ -33,7 +33,7 @@ def test_T5_of_a_save_that_failed_one_line_is_enough(monkeypatch):
     told = []
     monkeypatch.setattr(sys, "__unraisablehook__", lambda found: told.append(str(found.exc_value)))
     for text in ("Event loop is closed", "something else"):
-        train.unraisable(types.SimpleNamespace(exc_value=RuntimeError(text)))
+        train.unraisable(types.SimpleNamespace(exc_type=RuntimeError, exc_value=RuntimeError(text)))
     assert told == ["something else"]
 
 
@@ -54,6 +54,7 @@ def test_the_end_of_a_run_has_a_code_and_a_line(error, code, told, monkeypatch, 
         raise error
 
     heeded = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(os, "_exit", sys.exit)
     monkeypatch.setattr(mj.training, "train_and_evaluate", end)
     monkeypatch.setattr(train, "CONFIG", types.SimpleNamespace(value=digits.get_config()))
@@ -67,6 +68,28 @@ def test_the_end_of_a_run_has_a_code_and_a_line(error, code, told, monkeypatch, 
         signal.signal(signal.SIGTERM, heeded)
     assert stopped.value.code == code
     assert capsys.readouterr().err == told
+
+
+def test_a_ctrl_c_that_python_would_ignore_ends_the_run(monkeypatch, tmp_path):
+    """It comes while a reference dies, where what is raised goes nowhere."""
+    (tmp_path / "dies.py").write_text(
+        "import sys\n"
+        "sys.path[0] = sys.argv[1]\n"
+        "from experiments import train\n"
+        "class Dies:\n"
+        "    def __del__(self):\n"
+        "        raise KeyboardInterrupt\n"
+        "def run(arguments):\n"
+        "    Dies()\n"
+        "    print('it went on')\n"
+        "train.run = run\n"
+        "train.main([])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, tmp_path / "dies.py", ROOT], capture_output=True, text=True, check=False
+    )
+    told = "train: interrupted; the same command goes on from the newest checkpoint\n"
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", told)
 
 
 @pytest.mark.parametrize("config", ["omniglot", "omniglot_vinyals"])
