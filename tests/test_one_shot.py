@@ -72,13 +72,14 @@ def test_one_person_shows_and_another_is_asked_of_where_it_is_known_who_drew_wha
     run = Opened(images({"super": SUPERS}))
     monkeypatch.setattr(one_shot, "open_run", lambda *_, **__: run)
     monkeypatch.setattr(one_shot, "drawers", lambda images: people if images is run.test else None)
-    rows = np.eye(27)[LABELS] + 9 * np.eye(27)[people] * (SUPERS == "Futurama")[:, None]
-    monkeypatch.setattr(run, "embed", lambda _: rows.astype(np.float32))
+    hands = 9 * np.eye(4)[people] * (SUPERS == "Futurama")[:, None]
+    rows = np.concatenate([np.eye(27)[LABELS], hands], axis=1).astype(np.float32)
+    monkeypatch.setattr(run, "embed", lambda _: rows)
     one_shot.main("run", {}, episodes=20)
     assert capsys.readouterr().out.startswith("shown by one person, asked of another\nFutu")
-    errors = one_shot.within(rows.astype(np.float32), LABELS, SUPERS, euclidean, episodes=20, people=people)
+    errors = one_shot.within(rows, LABELS, SUPERS, euclidean, episodes=20, people=people)
     assert errors == {"Futurama": 0.0, "Sylheti": 0.0}
-    assert one_shot.within(rows.astype(np.float32), LABELS, SUPERS, euclidean, episodes=20)["Futurama"] > 0.5
+    assert one_shot.within(rows, LABELS, SUPERS, euclidean, episodes=20)["Futurama"] > 0.5
 
 
 def test_what_has_no_classes_of_classes_is_told(monkeypatch):
