@@ -29,10 +29,17 @@ def episodes(key, number, ways, shots, queries, groups=None):
 
 
 @pytest.mark.parametrize("method", ["prototype", "nearest"])
-@pytest.mark.parametrize("distance", [mj.euclidean, mj.cosine, mj.manhattan], ids=lambda d: d.name)
 @pytest.mark.parametrize(
-    ("ways", "shots", "queries", "centred", "groups"),
-    [(3, 2, 1, False, None), (5, 1, None, False, None), (3, 2, 2, True, None), (4, 1, None, False, HALVES)],
+    ("distance", "ways", "shots", "queries", "centred", "groups"),
+    [
+        (mj.euclidean, 3, 2, 1, False, None),
+        (mj.manhattan, 5, 1, None, False, None),
+        (mj.cosine, 3, 2, 2, False, None),
+        (mj.euclidean, 3, 2, 2, True, None),
+        (mj.manhattan, 3, 2, None, False, HALVES),
+        (mj.cosine, 4, 1, None, True, HALVES),
+    ],
+    ids=lambda value: getattr(value, "name", None),
 )
 def test_accuracy_is_that_of_loops(method, distance, ways, shots, queries, centred, groups):
     options = {"ways": ways, "shots": shots, "queries": queries, "method": method, "distance": distance}

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from metric_jax.data import DataError, Images, decoding, sources
+from metric_jax.data import DataError, Images, decoding, drawers, sources
 
 # --- arrays in memory -------------------------------------------------------------------------------------------------
 
@@ -373,7 +373,7 @@ def test_omniglot_is_black_and_white(shared):
     assert 0.9 < np.mean(images.images == 255) < 1  # ink on paper
 
 
-def test_omniglot_has_its_classes_and_none_twice(shared, monkeypatch):
+def test_omniglot_has_its_classes_and_each_of_twenty_people_drew_each_once(shared, monkeypatch):
     monkeypatch.setattr(decoding, "decode", lambda *_, **__: np.zeros((1, 1, 1), np.uint8))  # of labels alone
     characters = []
     for split, count, classes in (("train", 19_280, 964), ("test", 13_180, 659)):
@@ -385,4 +385,7 @@ def test_omniglot_has_its_classes_and_none_twice(shared, monkeypatch):
         assert (len(images), len(np.unique(images.labels)), len(set(records))) == (count, classes, classes)
         assert set(np.unique(images.labels, return_counts=True)[1]) == {20}
         characters.append({record[1:] for record in records})
+        people = drawers(images)
+        assert set(people) == set(range(1, 21))
+        assert len(set(zip(images.labels.tolist(), people.tolist(), strict=True))) == len(images)
     assert not set.intersection(*characters)
