@@ -6,9 +6,9 @@ The test of Lake, Salakhutdinov, Tenenbaum (2015), https://doi.org/10.1126/scien
 run of configs/omniglot.py never saw. An episode draws 20 characters of one alphabet, or all if it has fewer, and two
 people: what the first of them drew shows the characters, what the second drew is to be recognised. Theirs are 20 fixed
 episodes, of ten of these alphabets, so its errors are near theirs, and not to be taken for them. Who drew what is told
-by the order of TFDS's Omniglot (`data.drawers`); of other sets it is not known, and each class is shown, and
-asked of, by any two of its images. Prints which of both it was, the error of every alphabet, and their mean ± half its
-95 % interval over alphabets.
+by the order of TFDS's Omniglot (`data.drawers`). Where it is not known, or the images are a part in which not everyone
+drew every character, each class is shown, and asked of, by any two of its images. Prints which of both it was, the
+error of every alphabet, and their mean ± half its 95 % interval over alphabets.
 
     python experiments/one_shot.py --workdir=runs/omniglot --runs=FOLDER
 
@@ -64,6 +64,8 @@ def main(
             "this set has no classes of classes: name the feature that holds them by --data.super_key"
         )
     people = drawers(test)
+    if people is not None and not _all_drew_all(people, test.labels, test.columns["super"]):
+        people = None
     print(
         "shown by one person, asked of another"
         if people is not None
@@ -82,6 +84,16 @@ def main(
         print(f"{name:32s} {error:.4f}")
     over_all = sweep.summary([{"error": error} for error in errors.values()])["error"]
     print(f"{f'mean of {len(errors)}':32s} {sweep.cell(over_all)}")
+
+
+def _all_drew_all(people: np.ndarray, labels: np.ndarray, supers: np.ndarray) -> bool:
+    """Whether of each class of classes everybody who drew one drew every one."""
+
+    def pairs(*of: np.ndarray) -> int:
+        return np.unique(np.stack(of), axis=1).shape[1]
+
+    heres = [supers == name for name in np.unique(supers)]
+    return pairs(people, labels) == sum(pairs(people[here]) * pairs(labels[here]) for here in heres)
 
 
 def of_runs(

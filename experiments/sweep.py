@@ -37,7 +37,7 @@ from metric_jax import files, training
 from metric_jax.data import datasets
 from metric_jax.data.errors import unknown
 from metric_jax.training import NonFiniteError, RunError, StoppedError
-from metric_jax.training.folders import flatten
+from metric_jax.training.folders import RESULTS, flatten
 
 _BETWEEN_VALUES = re.compile(r",(?![^()\[\]]*[)\]])")  # a comma, but for those of a tuple or list
 SHOWN = ("map_at_r", "precision@1")
@@ -80,11 +80,11 @@ def main(workdir: str, configs: Sequence[str], seeds: Sequence[int], settings: S
         raise RunError("--configs is empty: name config files, separated by commas")
     folder = pathlib.Path(workdir)
     rows = list(variants(configs, settings))
-    for row in rows:
-        training.check(row.config)
-        datasets.check_prepared(**row.config.data)
     homes = [home_of(row, folder) for row in rows]
     for row, home in zip(rows, homes, strict=True):
+        training.check(row.config)
+        if not all((home / f"seed{seed}" / RESULTS).exists() for seed in seeds):
+            datasets.check_prepared(**row.config.data)
         if homes.count(home) > 1:
             raise RunError(
                 f"two rows are called {row.name!r}, and would share {home}: rename a config file, or set no value twice"

@@ -48,7 +48,8 @@ def run(arguments: list[str]) -> None:
     """Trains as the flags say, and prints the results."""
     if len(arguments) > 1:
         raise app.UsageError(f"unknown argument {arguments[1]!r}")
-    if PROCESSES.value is None:  # several are to end together
+    is_finished = os.path.exists(f"{WORKDIR.value}/results.json")  # these are told without the data
+    if PROCESSES.value is None and not is_finished:  # several are to end together
         end_without_data()
     # Takes seconds, in which a wrong flag or a missing set has long been told.
     from metric_jax import training
@@ -86,7 +87,7 @@ def unraisable(found: Any) -> None:
     """
     if issubclass(found.exc_type, KeyboardInterrupt):
         end_interrupted()
-    if str(found.exc_value) != "Event loop is closed":
+    if str(found.exc_value) != "Event loop is closed" or flags.FLAGS["verbosity"].present:
         sys.__unraisablehook__(found)
 
 

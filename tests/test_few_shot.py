@@ -64,6 +64,22 @@ def test_accuracy_is_that_of_loops(method, distance, ways, shots, queries, centr
     )
 
 
+@pytest.mark.parametrize(("shots", "queries", "different"), [(2, 1, 4), (1, 2, 4), (1, 1, 8)])
+def test_as_many_of_either_group_as_are_asked_for(shots, queries, different):
+    drawn = episodes(KEY, 400, 3, shots, queries, HALVES)
+    of = HALVES[drawn]
+    assert (of[..., :shots] == of[:, :1, :1]).all()
+    assert (of[..., shots:] == 1 - of[:, :1, :1]).all()
+    assert all(len(set(row)) == shots + queries for episode in drawn for row in episode)
+    # What is shown says nothing of what is asked: of two images in each half, all that there can be comes up.
+    of_three = drawn[LABELS[drawn[..., 0]] == 3]
+    assert len(np.unique(np.sort(of_three[:, :shots], axis=1), axis=0)) == (4 if shots == 1 else 2)
+    pairs = np.concatenate(
+        [np.sort(of_three[:, :shots], axis=1), np.sort(of_three[:, shots:], axis=1)], axis=1
+    )
+    assert len(np.unique(pairs, axis=0)) == different
+
+
 def test_support_and_queries_are_of_two_groups():
     """Each pair of groups equally often, in either order, and each image of a class in a group."""
     number, groups = 3000, np.random.default_rng(5).permutation(np.arange(len(LABELS)) % 3)

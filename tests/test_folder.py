@@ -303,6 +303,9 @@ def test_roots_that_are_none(tmp_path):
         DataError, match=r"the folder of images .*/nowhere is not there: say with data\.root where"
     ):
         folder.folder(str(tmp_path / "nowhere"))
+    for root, reason in (("~nobody_of_this_name/faces", "home directory"), ("f" * 300, "name too long")):
+        with pytest.raises(DataError, match=rf"^data\.root='.*' cannot be looked for: .*{reason}"):
+            folder.folder(root)
     (tmp_path / "faces.zip").touch()
     with pytest.raises(
         DataError, match=r"is a file: if it is an archive, unpack it and say with --images where"

@@ -82,6 +82,18 @@ def test_one_person_shows_and_another_is_asked_of_where_it_is_known_who_drew_wha
     assert one_shot.within(rows, LABELS, SUPERS, euclidean, episodes=20)["Futurama"] > 0.5
 
 
+@pytest.mark.parametrize("lacking", ["an image", "an alphabet"])
+def test_where_not_everybody_drew_everything_any_two_images_are_taken(lacking, monkeypatch, capsys):
+    """As in a part of the set, or where classes of classes are no alphabets."""
+    people = np.arange(len(LABELS)) % 4
+    people[5 if lacking == "an image" else LABELS == 3] += 4
+    run = Opened(images({"super": SUPERS}))
+    monkeypatch.setattr(one_shot, "open_run", lambda *_, **__: run)
+    monkeypatch.setattr(one_shot, "drawers", lambda _: people)
+    one_shot.main("run", {}, episodes=2)
+    assert capsys.readouterr().out.startswith("shown and asked of by any two images\nFutu")
+
+
 def test_what_has_no_classes_of_classes_is_told(monkeypatch):
     monkeypatch.setattr(one_shot, "open_run", lambda *_, **__: Opened(images({})))
     with pytest.raises(RunError, match=r"name the feature that holds them by --data\.super_key"):

@@ -386,6 +386,7 @@ def test_omniglot_has_its_classes_and_each_of_twenty_people_drew_each_once(share
         assert set(np.unique(images.labels, return_counts=True)[1]) == {20}
         characters.append({record[1:] for record in records})
         people = drawers(images)
-        assert set(people) == set(range(1, 21))
+        alphabets = {alphabet for _, alphabet, _ in records}
+        assert set(people) == set(range(20 * len(alphabets)))
         assert len(set(zip(images.labels.tolist(), people.tolist(), strict=True))) == len(images)
     assert not set.intersection(*characters)

@@ -116,6 +116,7 @@ def test_a_sweep_is_resumed_by_resuming_its_runs(tmp_path, monkeypatch):
     table = (tmp_path / "sweep.md").read_text()
     (tmp_path / "sweep.md").unlink()
     monkeypatch.setattr(training.loop.datasets, "load", None)  # would fail if it were called
+    monkeypatch.setattr(sweep.datasets, "check_prepared", None)
     assert sweep.main(str(tmp_path), [DIGITS], [3]) == 0
     assert (tmp_path / "sweep.md").read_text() == table
 

@@ -70,6 +70,23 @@ def test_the_end_of_a_run_has_a_code_and_a_line(error, code, told, monkeypatch, 
     assert capsys.readouterr().err == told
 
 
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_a_finished_run_is_told_of_without_its_data(is_finished, monkeypatch, tmp_path):
+    if is_finished:
+        (tmp_path / "results.json").touch()
+    looked = []
+    monkeypatch.setattr(train, "end_without_data", lambda: looked.append(1) or sys.exit("no data"))
+    monkeypatch.setattr(mj.training, "train_and_evaluate", lambda *_: sys.exit("trained"))
+    monkeypatch.setattr(train, "CONFIG", types.SimpleNamespace(value=digits.get_config()))
+    for flag in ("COORDINATOR", "PROCESSES", "PROCESS"):
+        monkeypatch.setattr(train, flag, types.SimpleNamespace(value=None))
+    monkeypatch.setattr(train, "WORKDIR", types.SimpleNamespace(value=str(tmp_path)))
+    monkeypatch.setattr(train.flags, "FLAGS", {"verbosity": types.SimpleNamespace(present=1)})
+    with pytest.raises(SystemExit, match="trained" if is_finished else "no data"):
+        train.run(["train"])
+    assert bool(looked) != is_finished
+
+
 def test_a_ctrl_c_that_python_would_ignore_ends_the_run(monkeypatch, tmp_path):
     """It comes while a reference dies, where what is raised goes nowhere."""
     (tmp_path / "dies.py").write_text(
@@ -92,19 +109,25 @@ def test_a_ctrl_c_that_python_would_ignore_ends_the_run(monkeypatch, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", told)
 
 
-@pytest.mark.parametrize("config", ["omniglot", "omniglot_vinyals"])
-def test_a_set_that_is_missing_is_told_before_what_trains_is_imported(config, tmp_path):
+@pytest.mark.parametrize(
+    ("config", "key", "told"),
+    [
+        ("omniglot", "data_dir", "data set 'omniglot' is not prepared in {}"),
+        ("omniglot_vinyals", "data_dir", "data set 'omniglot' is not prepared in {}"),
+        ("faces", "root", "the folder of images {} is not there: say with data.root where the folder is"),
+    ],
+)
+def test_a_set_that_is_missing_is_told_before_what_trains_is_imported(config, key, told, tmp_path):
+    there = tmp_path / "nowhere"
     python, *arguments = command(
-        tmp_path / "run", f"--config.data.data_dir={tmp_path}", config=f"configs/{config}.py"
+        tmp_path / "run", f"--config.data.{key}={there}", config=f"configs/{config}.py"
     )
     ended = subprocess.run(
         [python, "-X", "importtime", *arguments], check=False, cwd=ROOT, capture_output=True, text=True
     )
     imported = set(re.findall(r"\| +(\w+)$", ended.stderr, re.MULTILINE))
     assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1].startswith(
-        f"train: data set 'omniglot' is not prepared in {tmp_path}"
-    )
+    assert ended.stderr.splitlines()[-1].startswith(f"train: {told.format(there)}")
     assert "jax" in imported
     assert not imported & {"grain", "orbax", "optax", "tensorflow", "tensorflow_datasets"}
     assert not (tmp_path / "run").exists()

@@ -166,7 +166,7 @@ def check(source: str, split: str) -> None:
 
 
 def check_prepared(source: str, *, name: str, data_dir: str, root: str, **_: Any) -> None:
-    """Raises a DataError if a source's TFDS set or folder is not there; takes what `load` takes, and reads nothing."""
+    """Raises a DataError if a TFDS set or a folder is not there; takes what `load` takes, and reads nothing."""
     if source == "folder":
         folder.existing(root)
     if source in ("tfds", "vinyals"):

@@ -17,14 +17,14 @@ CLASSES = {"train": range(964), "test": range(964, 1623)}  # of each split
 
 
 def drawers(images: Images) -> np.ndarray | None:
-    """The number of the person who drew each image, 1 to 20; one of another alphabet is somebody else.
+    """A number for the person who drew each image: 20 of them for each alphabet, and others for another.
 
     Args:
-        images: Drawings of the TFDS set ``omniglot``, of its split ``train`` or ``test``, whole or in part, as they are
-            there: neither turned nor with other classes.
+        images: Drawings of the TFDS set ``omniglot``, of its split ``train`` or ``test``, neither turned nor with other
+            classes. They may be a part of it, taken after it was read whole, and not a slice such as ``test[:50%]``.
 
     Returns:
-        ``[n]`` integers; None if these are other images, or in another order than TFDS puts them in.
+        ``[n]`` integers from 0; None if these are other images, or in another order than TFDS puts them in.
 
     Example:
         >>> from metric_jax.data import load
@@ -42,7 +42,7 @@ def drawers(images: Images) -> np.ndarray | None:
     split = str(splits[0])
     if split not in CLASSES or len(images.class_names) <= CLASSES[split][-1]:
         return None
-    if not np.all((splits == split) & np.strings.isdecimal(places)):
+    if not np.all((splits == split) & np.strings.isdecimal(places) & (np.strings.str_len(places) < 6)):
         return None
     drawings = [(label, person) for label in CLASSES[split] for person in range(1, PEOPLE + 1)]
 
@@ -55,4 +55,7 @@ def drawers(images: Images) -> np.ndarray | None:
     if at.max() >= len(drawings):
         return None
     labels, people = np.array(sorted(drawings, key=place))[at].T
-    return people if np.array_equal(labels, images.labels) else None
+    if not np.array_equal(labels, images.labels):
+        return None
+    alphabets = [images.class_names[label].rpartition("_")[0] for label in labels]
+    return np.unique(alphabets, return_inverse=True)[1] * PEOPLE + people - 1

@@ -180,8 +180,12 @@ def existing(root: str, *, option: str = "data.root") -> pathlib.Path:
     """The folder of images, or the manifest; a DataError that tells the remedy if there is none."""
     if not root:
         raise DataError(f"{option} is empty: say which folder of images")
-    home = pathlib.Path(root).expanduser()
-    if not home.is_dir() and not (home.is_file() and home.suffix.lower() in manifest.SUFFIXES):
+    try:
+        home = pathlib.Path(root).expanduser()
+        found = home.is_dir() or (home.is_file() and home.suffix.lower() in manifest.SUFFIXES)
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{option}={root[:80]!r} cannot be looked for: {error}"[:200]) from error
+    if not found:
         state = "is a file: if it is an archive, unpack it and" if home.exists() else "is not there:"
         raise DataError(f"the folder of images {home} {state} say with {option} where the folder is")
     return home

@@ -57,12 +57,13 @@ def few_shot(
         shots: How many images of each class are its support.
         episodes: How many episodes are drawn, at least 2.
         key: A ``jax.random.key``, which draws them.
-        queries: How many further images of each class are sorted. None: as many as the smallest class has left, or has
-            in its smallest group.
+        queries: How many further images of each class are sorted. None: as many as the smallest class has left, or with
+            groups, as any class has at least of any group.
         method: ``"prototype"`` or ``"nearest"``.
         centred: Whether the embeddings of an episode are `centred_on` its support.
         groups: ``[items]`` integers, such as who drew each or which camera took it: then all the support of an episode
-            is of one of them, and all its queries are of another, both drawn with it.
+            is of one group and all its queries are of another. Every class needs images of every group; both groups are
+            drawn anew for every episode, and the interval is over these groups, as over these classes.
         distance: The distance between embeddings, taken by difference.
         level: The confidence of the interval, in (0, 1).
 
@@ -72,7 +73,7 @@ def few_shot(
     Raises:
         TypeError: Embeddings that are not floating, labels or groups that are not integers, a key that is none.
         ValueError: Rows that hold NaN or infinity or are too large to compare, lengths that differ, fewer classes than
-            ways, a class with too few images for shots and queries, in any group if there are any, a single group, a
+            ways, a class with too few images for shots and queries, or with too few of one group, a single group, a
             method that is unknown, a number out of range.
 
     Example:
