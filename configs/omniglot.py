@@ -5,10 +5,10 @@
 Trains on the 964 characters of the background alphabets and tests on the 659 of the evaluation alphabets, which
 training never saw. Every drawing is there four times, turned by 0, 90, 180 and 270 degrees (Vinyals et al. 2016,
 https://arxiv.org/abs/1606.04080), and as often mirrored, each time of another class. Expected, after 97 minutes on two
-CPU cores, half of them beside other work (a step takes 0.6 s where nothing else runs): MAP@R 0.72, recall@1 0.92, where
-raw pixels have 0.02 and 0.18. Of 20 characters of one alphabet, shown by one person and drawn again by another, 8.8 ±
-2.5 % are taken for another (`experiments/one_shot.py`, over the 20 alphabets). A drawing is embedded as the mean of
-eight views of it; by a single one these were 9.7 ± 2.6 %.
+CPU cores beside other work (a step takes 0.6 s where nothing else runs): MAP@R 0.72, recall@1 0.92, where raw pixels
+have 0.02 and 0.18. Of 20 characters of one alphabet, shown by one person and drawn again by another, 8.8 ± 2.5 % are
+taken for another (`experiments/one_shot.py`, over the 20 alphabets). A drawing is embedded as the mean of eight views
+of it; by a single one these were 9.7 ± 2.6 %.
 
 Chosen by the errors within alphabets of the background that were held out, with any two drawings of a character (which
 is harder: a wrong one may be in the query's own hand). Of five of them, after 500 steps of what is in

@@ -29,6 +29,14 @@ def run(*arguments, **options):
     )
 
 
+def set_flags(monkeypatch, **values):
+    """The flags of a run of the digits, none given but these; verbosity, so that logging stays as it is."""
+    given = {"COORDINATOR": None, "PROCESSES": None, "PROCESS": None, "CONFIG": digits.get_config(), **values}
+    for flag, value in given.items():
+        monkeypatch.setattr(train, flag, types.SimpleNamespace(value=value))
+    monkeypatch.setattr(train.flags, "FLAGS", {"verbosity": types.SimpleNamespace(present=1)})
+
+
 def test_T5_of_a_save_that_failed_one_line_is_enough(monkeypatch):
     told = []
     monkeypatch.setattr(sys, "__unraisablehook__", lambda found: told.append(str(found.exc_value)))
@@ -57,10 +65,7 @@ def test_the_end_of_a_run_has_a_code_and_a_line(error, code, told, monkeypatch, 
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(os, "_exit", sys.exit)
     monkeypatch.setattr(mj.training, "train_and_evaluate", end)
-    monkeypatch.setattr(train, "CONFIG", types.SimpleNamespace(value=digits.get_config()))
-    for flag in ("WORKDIR", "COORDINATOR", "PROCESSES", "PROCESS"):
-        monkeypatch.setattr(train, flag, types.SimpleNamespace(value=None))
-    monkeypatch.setattr(train.flags, "FLAGS", {"verbosity": types.SimpleNamespace(present=1)})
+    set_flags(monkeypatch, WORKDIR=None)
     try:
         with pytest.raises(SystemExit) as stopped:
             train.main(["train"])
@@ -77,17 +82,13 @@ def test_a_finished_run_is_told_of_without_its_data(is_finished, monkeypatch, tm
     looked = []
     monkeypatch.setattr(train, "end_without_data", lambda: looked.append(1) or sys.exit("no data"))
     monkeypatch.setattr(mj.training, "train_and_evaluate", lambda *_: sys.exit("trained"))
-    monkeypatch.setattr(train, "CONFIG", types.SimpleNamespace(value=digits.get_config()))
-    for flag in ("COORDINATOR", "PROCESSES", "PROCESS"):
-        monkeypatch.setattr(train, flag, types.SimpleNamespace(value=None))
-    monkeypatch.setattr(train, "WORKDIR", types.SimpleNamespace(value=str(tmp_path)))
-    monkeypatch.setattr(train.flags, "FLAGS", {"verbosity": types.SimpleNamespace(present=1)})
+    set_flags(monkeypatch, WORKDIR=str(tmp_path))
     with pytest.raises(SystemExit, match="trained" if is_finished else "no data"):
         train.run(["train"])
     assert bool(looked) != is_finished
 
 
-def test_a_ctrl_c_that_python_would_ignore_ends_the_run(monkeypatch, tmp_path):
+def test_a_ctrl_c_that_python_would_ignore_ends_the_run(tmp_path):
     """It comes while a reference dies, where what is raised goes nowhere."""
     (tmp_path / "dies.py").write_text(
         "import sys\n"
