@@ -41,6 +41,9 @@ atexit.register(shutil.rmtree, _COMPILED, ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", _COMPILED)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
+# Where in the source an operation was written serves messages and profiles that no test reads.
+jax.config.update("jax_traceback_in_locations_limit", 0)
+
 jax.config.update("jax_platforms", "cpu")
 # [n] + [n, 1] is meant far less often than it is written
 jax.config.update("jax_numpy_rank_promotion", "raise")

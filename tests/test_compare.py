@@ -4,16 +4,13 @@ import numpy as np
 import pytest
 import scripts
 from PIL import Image
+from small_run import DIGITS, SMALL, folder_of_classes
 
 from experiments import compare, compare_figure, sweep
 from experiments import compare_measures as measures
 from metric_jax import euclidean, training
 from metric_jax.data import sources
 from metric_jax.training import NonFiniteError, RunError, StoppedError
-
-DIGITS = "configs/digits.py"
-SMALL = ["steps=2", "eval_every=2", "checkpoint_every=2", "model.width=4", "model.dim=4", "model.blocks=2"]
-
 
 # --- what is measured -------------------------------------------------------------------------------------------------
 
@@ -83,18 +80,18 @@ def test_a_patch_moves_those_who_wear_one():
 
 def test_the_script_trains_measures_draws_and_does_not_train_twice(tmp_path, monkeypatch):
     options = [f"--workdir={tmp_path}", "--losses=contrastive:margin=0.5", "--seeds=3", f"--config={DIGITS}"]
-    options += [f"--set={setting}" for setting in SMALL]
+    options += [f"--set={setting}" for setting in (*SMALL, *folder_of_classes(tmp_path / "classes"))]
     done = scripts.run("compare", *options)
     assert done.code == 0, done.err
     assert done.out == (tmp_path / "compare.md").read_text()
     told = json.loads((tmp_path / "compare.json").read_text())
-    assert (told["config"], told["trained_on"]["classes"], told["tested_on"]["classes"]) == ("digits", 5, 5)
+    assert (told["config"], told["trained_on"]["classes"], told["tested_on"]["classes"]) == ("digits", 6, 6)
     pixels, untrained, row = told["rows"]
     assert [each["name"] for each in told["rows"]] == ["raw pixels", "untrained", "contrastive:margin=0.5"]
     run = tmp_path / "contrastive_margin=0.5" / "seed3"
     config = json.loads((run / "config.json").read_text())
     assert (config["loss"]["name"], config["loss"]["margin"]) == ("batch_contrastive_loss", 0.5)
-    assert (config["seed"], config["data"]["split_seed"], config["batch"]["classes"]) == (3, 3, 5)
+    assert (config["seed"], config["data"]["split_seed"], config["batch"]["classes"]) == (3, 3, 6)
     results = json.loads((run / "results.json").read_text())
     assert row["map_at_r"]["values"] == pytest.approx([results["map_at_r"]], abs=1e-5)
     assert pixels["recall@1"]["mean"] == pytest.approx(results["baseline_recall@1"], abs=1e-5)

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import scripts
-from PIL import Image
+from small_run import DIGITS, SMALL, folder_of_classes
 
 from experiments import partitions, sweep
 from experiments.compare_measures import accuracy
@@ -11,19 +11,9 @@ from metric_jax import euclidean, training
 from metric_jax.data import Images, datasets
 from metric_jax.training import NonFiniteError, RunError, StoppedError
 
-DIGITS = "configs/digits.py"
-SMALL = ["steps=2", "eval_every=2", "checkpoint_every=2", "model.width=4", "model.dim=4", "model.blocks=2"]
-
 
 def test_every_partition_is_trained_and_measured_beside_the_baselines(tmp_path):
-    """Of classes as large as each other, so that what is compiled for one partition serves the next."""
-    generator = np.random.default_rng(0)
-    for label in range(12):
-        folder = tmp_path / "classes" / str(label)
-        folder.mkdir(parents=True)
-        for number, pixels in enumerate(generator.normal(20 * label, 30, (10, 8, 8)).clip(0, 255)):
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
-    small = [*SMALL, "data.source=folder", f"data.root={tmp_path / 'classes'}", "batch.classes=6"]
+    small = [*SMALL, *folder_of_classes(tmp_path / "classes"), "batch.classes=6"]
     options = [f"--set={setting}" for setting in small]
     told = scripts.run(
         "partitions", f"--config={DIGITS}", f"--workdir={tmp_path}", "--partitions=2", *options

@@ -33,12 +33,17 @@ def arrays(recipe):
 @every_recipe
 def test_is_its_loss_with_its_hyperparameters(recipe):
     given = arrays(recipe)
-    value, gradient = jax.jit(jax.value_and_grad(recipe))(*given.values())
-    prepared = {
-        name: mj.normalize(rows) if recipe.normalises and rows.dtype == np.float32 else rows
-        for name, rows in given.items()
-    }
-    np.testing.assert_allclose(value, recipe.loss(**prepared, **recipe.own), rtol=1e-6)
+
+    def expected(*arrays):
+        is_scaled = [recipe.normalises and rows.dtype == jnp.float32 for rows in arrays]
+        prepared = [
+            mj.normalize(rows) if scaled else rows for rows, scaled in zip(arrays, is_scaled, strict=True)
+        ]
+        return recipe.loss(*prepared, **recipe.own)
+
+    both = jax.jit(lambda *arrays: (jax.value_and_grad(recipe)(*arrays), expected(*arrays)))
+    (value, gradient), of_loss = both(*given.values())
+    np.testing.assert_allclose(value, of_loss, rtol=1e-6)
     assert np.isfinite(gradient).all()
     assert np.any(gradient != 0)
 

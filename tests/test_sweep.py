@@ -3,14 +3,12 @@ import re
 
 import pytest
 from scipy import stats
-from small_run import config
+from small_run import DIGITS, config
 
 from experiments import sweep
 from metric_jax import training
 from metric_jax.data import DataError
 from metric_jax.training import NonFiniteError, RunError, StoppedError
-
-DIGITS = "configs/digits.py"
 
 
 @pytest.fixture

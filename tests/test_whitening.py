@@ -115,10 +115,10 @@ def test_what_cannot_be_whitened_is_named():
         mj.whitening.apply(mj.whitening.none(2), np.zeros((1, 3), np.float32))
 
 
-@pytest.mark.parametrize("average", [0.0, 0.9])
-def test_a_run_measures_and_keeps_what_is_whitened_by_its_training_set(tmp_path, average):
+def test_a_run_measures_and_keeps_what_is_whitened_by_its_training_set(tmp_path):
+    """By the averaged parameters, which are what it measures and keeps."""
     plain, white = (
-        config(eval_whitening=shrinkage, eval_mirrored=True, ema=average) for shrinkage in (None, 0.3)
+        config(eval_whitening=shrinkage, eval_mirrored=True, ema=0.9) for shrinkage in (None, 0.3)
     )
     results = {}
     for name, wanted in {"plain": plain, "white": white}.items():
