@@ -1,6 +1,5 @@
 """How a script that uses a trained run starts: flags in, and of what is wrong with them one line and exit code 2."""
 
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -10,12 +9,12 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from configs import base
+from experiments import interrupt
 from metric_jax.data.errors import DataError, unknown
 from metric_jax.training import USER_ERRORS
 from metric_jax.training.runs import BEST
 
 BAD_INPUT = 2
-INTERRUPTED = 130  # what shells expect after Ctrl-C
 # Flags that a script cannot do without, if it has them.
 NEEDED = ("config", "workdir", "out", "gallery", "pairs")
 
@@ -51,6 +50,8 @@ def start(
         )
     if not known["verbosity"].present:
         logging.set_verbosity(logging.ERROR)  # Orbax tells of every file
+    interrupted = f"{name}: interrupted"
+    interrupt.watch(interrupted)
     try:
         sys.exit(main(*arguments))
     except USER_ERRORS as error:
@@ -59,10 +60,7 @@ def start(
         traceback.print_exc()
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)  # Python's own end would take from XLA what it may be compiling with
+        interrupt.end(interrupted)
 
 
 def given(flag: str, reader: Callable[[str], Any], path: str) -> Any:

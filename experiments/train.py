@@ -19,8 +19,13 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # where configs find configs.base
+
+from experiments import interrupt
+
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config file.", lock_config=True)
-INTERRUPTED, TERMINATED = 130, 143  # what shells expect after Ctrl-C, and after SIGTERM
+TERMINATED = 143  # what shells expect after SIGTERM
+INTERRUPTED = "train: interrupted; the same command goes on from the newest checkpoint"
 
 COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of the first of several processes.")
 PROCESSES = flags.DEFINE_integer("processes", None, "How many processes train together.")
@@ -31,17 +36,11 @@ WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; made if i
 def main(arguments: list[str]) -> None:
     """Runs, or says in one line why not."""
     sys.unraisablehook = unraisable
+    interrupt.watch(INTERRUPTED)
     try:
         run(arguments)
     except KeyboardInterrupt:
-        end_interrupted()
-
-
-def end_interrupted() -> None:
-    """Ends at once: Python's own end would take from XLA what it may be compiling with."""
-    print("train: interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
-    sys.stderr.flush()
-    os._exit(INTERRUPTED)
+        interrupt.end(INTERRUPTED)
 
 
 def run(arguments: list[str]) -> None:
@@ -81,12 +80,7 @@ def end_without_data() -> None:
 
 
 def unraisable(found: Any) -> None:
-    """Tells what Python would, but for what follows a save that failed: Orbax closes a loop that is still in use.
-
-    And ends at a Ctrl-C that came where Python can raise nothing, as in what an import calls when a lock is gone.
-    """
-    if issubclass(found.exc_type, KeyboardInterrupt):
-        end_interrupted()
+    """Tells what Python would, but for what follows a save that failed: Orbax closes a loop that is still in use."""
     if str(found.exc_value) != "Event loop is closed" or flags.FLAGS["verbosity"].present:
         sys.__unraisablehook__(found)
 
@@ -124,6 +118,5 @@ def names(config: ConfigDict) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # where configs find configs.base
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main, flags_parser=parse)

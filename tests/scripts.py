@@ -36,6 +36,7 @@ def run(name, *arguments):
     with (
         mock.patch.object(sys, "argv", argv),
         mock.patch.object(sys, "path", sys.path[:]),
+        mock.patch.object(sys, "unraisablehook", sys.unraisablehook),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):

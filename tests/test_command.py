@@ -71,6 +71,7 @@ def started(monkeypatch, capsys):
         flags.DEFINE_integer("verbosity", -1, "As absl's.", flag_values=known)
         monkeypatch.setattr(flags, "FLAGS", known)
         monkeypatch.setattr(sys, "argv", ["program", *arguments])
+        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
         with pytest.raises(SystemExit) as end:
             command.start("compare", main, images=("ONE", "OTHER"), usage="Compares two.")
         return end.value.code, *capsys.readouterr()
@@ -119,6 +120,28 @@ def test_an_interrupt_is_one_line_and_a_bug_is_not_hidden(started, monkeypatch):
     assert code == 2  # never 1, which says "different"
     assert "Traceback" in err
     assert "KeyError: 'a'" in err
+
+
+def test_an_interrupt_where_nothing_can_be_raised_ends_the_script(started, monkeypatch):
+    """It comes while a reference dies. What else is told there is told as before."""
+    told = []
+    monkeypatch.setattr(os, "_exit", told.append)  # what really ends would take pytest along
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: told.append(found.exc_type))
+
+    class Dies:
+        def __init__(self, error):
+            self.error = error
+
+        def __del__(self):
+            raise self.error
+
+    def main(one, other):
+        Dies(OSError())
+        Dies(KeyboardInterrupt())
+        return 0
+
+    assert started("a", "b", "--workdir=x", main=main) == (0, "", "compare: interrupted\n")
+    assert told == [OSError, 130, KeyboardInterrupt]
 
 
 def test_the_exit_code_is_what_the_script_returns_and_help_is_no_error(started):

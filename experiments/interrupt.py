@@ -1,0 +1,30 @@
+"""How a script ends at a Ctrl-C: at once, with one line and the exit code that shells expect."""
+
+import os
+import sys
+from typing import Any, NoReturn
+
+INTERRUPTED = 130
+
+
+def end(told: str) -> NoReturn:
+    """Ends with this line. Python's own end would take from XLA what it may be compiling with."""
+    print(told, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
+
+
+def watch(told: str) -> None:
+    """From now on, ends so at one that comes where Python can raise nothing, too.
+
+    Such as in a destructor, or in what an import calls when a lock is gone: Python would print it and go on.
+    """
+    others = sys.unraisablehook
+
+    def unraisable(found: Any) -> None:
+        if issubclass(found.exc_type, KeyboardInterrupt):
+            end(told)
+        others(found)
+
+    sys.unraisablehook = unraisable
