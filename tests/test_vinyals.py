@@ -1,9 +1,11 @@
 """Omniglot in Vinyals' split: every class is the character, and turned as, the split's file says."""
 
+import re
+
 import numpy as np
 import pytest
 
-from metric_jax.data import DataError, Images, decoding, load, sources, vinyals
+from metric_jax.data import DataError, Images, datasets, decoding, load, sources, vinyals
 
 CHARACTERS = [("Angelic", 0), ("Angelic", 1), ("Greek", 0)]
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 3, 3, 1), dtype=np.uint8)
@@ -82,6 +84,21 @@ def test_files_that_are_missing(tmp_path):
         DataError, match=r"cannot read .*trainval\.txt, where data\.root is to hold the files of"
     ):
         load("vinyals", root=str(tmp_path), split="own", train_split="trainval")
+
+
+@pytest.mark.parametrize(
+    ("root", "told"),
+    [
+        ("{}", "cannot read {}/test.txt,"),
+        ("~nobody_of_that_name", "cannot read ~nobody_of_that_name/val.txt,"),
+    ],
+)
+def test_a_split_that_is_missing_is_told_before_any_image_is_read(monkeypatch, tmp_path, root, told):
+    monkeypatch.setattr(sources, "prepared", lambda name, data_dir: None)
+    split_file(tmp_path, "val", "Greek/character01/rot000")
+    parts = {"train_split": "val", "test_split": "test"}
+    with pytest.raises(DataError, match=re.escape(told.format(tmp_path))):
+        datasets.check_prepared("vinyals", name="", data_dir="", root=root.format(tmp_path), **parts)
 
 
 def test_the_split_of_the_papers(shared, monkeypatch):

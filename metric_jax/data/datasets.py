@@ -10,7 +10,7 @@ import numpy as np
 from metric_jax.data import folder, sources, splits
 from metric_jax.data.errors import DataError, unknown
 from metric_jax.data.sources import Images
-from metric_jax.data.vinyals import DRAWINGS, vinyals
+from metric_jax.data.vinyals import DRAWINGS, listed, vinyals
 
 # The sources, and what can be said of each that a source does not share with all others.
 SOURCES = {
@@ -165,12 +165,17 @@ def check(source: str, split: str) -> None:
         raise DataError(f"data.source={source!r} is a split: set data.split to 'own'")
 
 
-def check_prepared(source: str, *, name: str, data_dir: str, root: str, **_: Any) -> None:
-    """Raises a DataError if a TFDS set or a folder is not there; takes what `load` takes, and reads nothing."""
+def check_prepared(
+    source: str, *, name: str, data_dir: str, root: str, train_split: str, test_split: str, **_: Any
+) -> None:
+    """Raises a DataError if a TFDS set, a folder or a split is not there; takes what `load` takes, reads no image."""
     if source == "folder":
         folder.existing(root)
     if source in ("tfds", "vinyals"):
         sources.prepared(DRAWINGS if source == "vinyals" else name, data_dir)
+    if source == "vinyals":
+        for part in (train_split, test_split):
+            listed(root, part)
 
 
 def _without_small(train: Images, least: int) -> Images:

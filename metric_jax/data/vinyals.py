@@ -42,7 +42,7 @@ def vinyals(
         Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra (2016), Matching Networks for One Shot Learning.
         https://arxiv.org/abs/1606.04080
     """
-    classes = [_classes(root, part) for part in parts]
+    classes = [listed(root, part) for part in parts]
     read = functools.partial(sources.tfds, DRAWINGS, label_key="alphabet_char_id", super_key="alphabet")
     drawings = [
         read(split, data_dir=data_dir, size=size, channels=channels, cache=cache)
@@ -51,14 +51,14 @@ def vinyals(
     return tuple(_part(drawings, names, f"{part}.txt") for names, part in zip(classes, parts, strict=True))
 
 
-def _classes(root: str, part: str) -> list[str]:
-    """The lines of a file of the split."""
+def listed(root: str, part: str) -> list[str]:
+    """The classes of a part: the lines of a file of the split; a DataError that tells the remedy if there is none."""
     if not root:
         raise DataError(f"data.root is empty: say which folder holds {part}.txt and its like, from {ORIGIN}")
-    path = pathlib.Path(root).expanduser() / f"{part}.txt"
+    path = pathlib.Path(root) / f"{part}.txt"
     try:
-        lines = path.read_text(encoding="utf-8").split()
-    except (OSError, ValueError) as error:
+        lines = path.expanduser().read_text(encoding="utf-8").split()
+    except (OSError, RuntimeError, ValueError) as error:  # the second of a home that is nobody's
         raise DataError(
             f"cannot read {path}, where data.root is to hold the files of Vinyals' split, from {ORIGIN}"
         ) from error
