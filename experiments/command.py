@@ -48,6 +48,10 @@ def start(
         stop(
             name, f"got {len(arguments)} arguments that are no flags, where it takes {len(images)}: {wanted}"
         )
+    try:
+        getattr(known["config"].value if "config" in known else None, "lock", None)
+    except (AttributeError, OSError) as error:  # a file that could not be loaded raises when it is first used
+        stop(name, " ".join(str(error).split()))
     if not known["verbosity"].present:
         logging.set_verbosity(logging.ERROR)  # Orbax tells of every file
     interrupted = f"{name}: interrupted"

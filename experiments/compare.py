@@ -34,12 +34,12 @@ from ml_collections import ConfigDict
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
 
-from experiments import beginning, command, compare_figure, sweep
+from experiments import beginning, command, compare_figure, interrupt, sweep
 from experiments import compare_measures as measures
-from metric_jax import files, training
+from metric_jax import training
 from metric_jax.data import Images, datasets
 from metric_jax.distances import euclidean
-from metric_jax.training import RunError, StoppedError, choices, devices, open_run, state
+from metric_jax.training import RunError, StoppedError, choices, devices, folders, open_run, state
 from metric_jax.training.evaluate import pixels
 from metric_jax.training.step import to_unit
 
@@ -119,8 +119,8 @@ def main(
     }
     try:
         for seed in seeds:
-            for name, config in rows.items():
-                train, test = parted(config, seed)
+            for name, wanted in rows.items():
+                config, train, test = parted(wanted, seed)
                 if name == losses[0]:
                     about |= {"trained_on": count(train), "tested_on": count(test)}
                     seen, unseen = (measures.some_classes(each, seed=seed) for each in (train, test))
@@ -137,7 +137,7 @@ def main(
                 write(folder, tell(about, found, diverged, losses))
     except StoppedError as stopped:
         print(f"compare: {stopped}", file=sys.stderr)
-        return sweep.TERMINATED
+        return interrupt.TERMINATED
     told = tell(about, found, diverged, losses)
     write(folder, told)
     compare_figure.save(compare_figure.draw(told), folder / "compare.png")
@@ -160,21 +160,19 @@ def configured(path: str, settings: Sequence[str], name: str) -> ConfigDict:
 
 def by_class(path: str, settings: Sequence[str]) -> sweep.Row:
     """The one row of a config file, parted by class; by half of them, if it tests on images of known classes."""
-    variants = list(sweep.variants([path], settings))
-    if len(variants) > 1:
-        raise RunError("--set takes one value of each key here: sweep.py takes several")
-    (row,) = variants
+    row = sweep.only([path], settings)
     if row.config.data.split == "image":
         row.config.data.split, row.config.data.test_fraction = "class", 0.5
     return row
 
 
-def parted(config: ConfigDict, seed: int) -> tuple[Images, Images]:
-    """Training and test set of a seed, to which the config is set; a batch has no more classes than there are.
+def parted(wanted: ConfigDict, seed: int) -> tuple[ConfigDict, Images, Images]:
+    """A config with this seed, and its training and test set; a batch has no more classes than there are to train on.
 
     Raises:
         RunError: A class of the test set is trained on.
     """
+    config = wanted.copy_and_resolve_references()
     config.seed = config.data.split_seed = seed
     train, test = datasets.load(**config.data)
     known, asked = (set(part.columns.get("origin", part.labels.astype(np.str_))) for part in (train, test))
@@ -184,7 +182,7 @@ def parted(config: ConfigDict, seed: int) -> tuple[Images, Images]:
             "of strangers: set data.split to 'class'"
         )
     config.batch.classes = min(config.batch.classes, len(set(train.labels)))
-    return train, test
+    return config, train, test
 
 
 def count(images: Images) -> dict[str, int]:
@@ -239,8 +237,8 @@ def tell(
 def write(folder: pathlib.Path, told: Mapping[str, Any]) -> None:
     """The table for programs and for people."""
     shortened = json.loads(json.dumps(told), parse_float=lambda text: round(float(text), 5))
-    files.replace(folder / "compare.json", (json.dumps(shortened, indent=1) + "\n").encode())
-    files.replace(folder / "compare.md", markdown(told).encode())
+    folders.replace(folder / "compare.json", json.dumps(shortened, indent=1) + "\n")
+    folders.replace(folder / "compare.md", markdown(told))
 
 
 def markdown(told: Mapping[str, Any]) -> str:

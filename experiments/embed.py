@@ -151,7 +151,8 @@ def of_data(images: Images) -> Work:
 def of_folder(found: listing.Listing, image_shape: tuple[int, ...], *, crop: bool, skip_bad: bool) -> Work:
     """A folder of images, of which only a shard is in memory at any time."""
     listing.settle(found.faults, found, skip_bad=skip_bad, option=SKIP)
-    described = json.dumps([[file.id, file.label, *listing.stamp(file.path)] for file in found.files])
+    # not the inode: a copy of the folder, on another machine say, is the same folder
+    described = json.dumps([[file.id, file.label, *listing.stamp(file.path)[:2]] for file in found.files])
     load = functools.partial(load_files, found, image_shape, crop, skip_bad)
     return Work(len(found.files), hashlib.sha256(described.encode()).hexdigest(), found.class_names, load)
 

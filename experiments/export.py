@@ -43,11 +43,11 @@ def main(workdir: str, out: str, *, checkpoint: int | str | None = None) -> None
         checkpoint: The step of the checkpoint, or "best"; the newest by default.
     """
     path = pathlib.Path(out)
+    if path.is_dir() or not path.parent.is_dir():
+        raise RunError(f"--out={out} is no file in a folder that there is: name one")
     description = path.with_name(path.name.removesuffix(EXPORT) + DESCRIPTION)
     if path.suffix == DESCRIPTION:
         raise RunError(f"--out={out} is what the description is to be called: choose another ending")
-    if path.is_dir() or not path.parent.is_dir():
-        raise RunError(f"--out={out} is no file in a folder that there is: name one")
     if description.exists() and not _describes(description):
         raise RunError(
             f"--out={out} would replace {description}, which describes no export: choose another name"

@@ -1,10 +1,10 @@
-"""How a script ends at a Ctrl-C: at once, with one line and the exit code that shells expect."""
+"""How a script ends that is stopped: the exit codes that shells expect, and at a Ctrl-C at once, with one line."""
 
 import os
 import sys
 from typing import Any, NoReturn
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143  # by Ctrl-C, by SIGTERM
 
 
 def end(told: str) -> NoReturn:

@@ -22,12 +22,12 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
 
-from experiments import command, compare, sweep
+from experiments import command, compare, interrupt, sweep
 from experiments.compare_measures import accuracy
-from metric_jax import files, training
+from metric_jax import training
 from metric_jax.data import Images
 from metric_jax.distances import euclidean
-from metric_jax.training import RunError, StoppedError, open_run
+from metric_jax.training import RunError, StoppedError, folders, open_run
 from metric_jax.training.evaluate import pixels
 
 NETWORK, FARS = "network", (0.01,)
@@ -72,13 +72,13 @@ def main(workdir: str, path: str, partitions: int, settings: Sequence[str] = ())
     found: dict[str, list[dict[str, float]]] = {name: [] for name in (NETWORK, *BASELINES)}
     try:
         for partition in range(partitions):
-            train, test = compare.parted(row.config, partition)
-            strangers, _ = compare.parted(as_they_are, partition)
+            config, train, test = compare.parted(row.config, partition)
+            _, strangers, _ = compare.parted(as_they_are, partition)
             for name, fit in BASELINES.items():
                 embed = fit(train)
                 rows, cohort = embed(test), embed(strangers)
                 found[name].append(accuracy(rows, test.labels, euclidean, FARS, cohort=cohort))
-            (run,) = sweep.trained(row, [partition], folder)
+            (run,) = sweep.trained(sweep.Row(row.name, config), [partition], folder)
             if run.results is None:
                 raise RunError(f"the network of {run.home} diverged")
             network = open_run(run.home)
@@ -86,11 +86,11 @@ def main(workdir: str, path: str, partitions: int, settings: Sequence[str] = ())
             found[NETWORK].append(accuracy(rows, test.labels, network.distance, FARS, cohort=cohort))
     except StoppedError as stopped:
         print(f"partitions: {stopped}", file=sys.stderr)
-        return sweep.TERMINATED
+        return interrupt.TERMINATED
     summaries = [{"name": name, **sweep.summary(each)} for name, each in found.items()]
     told = {"config": row.name, "partitions": partitions, "rows": summaries}
-    files.replace(folder / "partitions.json", (json.dumps(told, indent=1) + "\n").encode())
-    files.replace(folder / "partitions.md", markdown(told).encode())
+    folders.replace(folder / "partitions.json", json.dumps(told, indent=1) + "\n")
+    folders.replace(folder / "partitions.md", markdown(told))
     print(markdown(told), end="")
     return 0
 

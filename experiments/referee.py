@@ -37,8 +37,8 @@ from ml_collections import ConfigDict
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
 
 from configs import base
-from experiments import beginning, command, sweep
-from metric_jax import data, files, training
+from experiments import beginning, command, interrupt, sweep
+from metric_jax import data, training
 from metric_jax.data import Images, datasets, samplers
 from metric_jax.data.errors import unknown
 from metric_jax.evaluation import retrieval
@@ -90,6 +90,8 @@ def main(
             )
     if len(set(seeds)) < max(2, len(seeds)):
         raise RunError(f"--seeds must name two different seeds or more, got {', '.join(map(str, seeds))}")
+    if not losses:
+        raise RunError(f"--losses is empty: name some of {', '.join(LOSSES)}")
     for name in losses:
         if name not in LOSSES:
             raise RunError(unknown("--losses", name, LOSSES))
@@ -100,7 +102,7 @@ def main(
             runs = list(sweep.trained(row, seeds, folder))
         except StoppedError as stopped:
             print(f"referee: {stopped}", file=sys.stderr)
-            return sweep.TERMINATED
+            return interrupt.TERMINATED
         pairs = []
         for run in runs:
             if run.results is None:
@@ -110,18 +112,19 @@ def main(
             own = Outcome([json.loads(line)["loss"] for line in lines], run.results["map_at_r"])
             pairs.append((own, in_torch(row.config)))
         table.append(verdict(row, pairs))
-        files.replace(folder / "referee.json", (json.dumps(table, indent=1) + "\n").encode())
-        files.replace(folder / "referee.md", markdown(table).encode())
+        folders.replace(folder / "referee.json", json.dumps(table, indent=1) + "\n")
+        folders.replace(folder / "referee.md", markdown(table))
     print(markdown(table), end="")
     return 0 if all(row["agrees"] for row in table) else DIFFER
 
 
 def configured(path: str, settings: Sequence[str], name: str) -> ConfigDict:
     """The config of one loss, which logs every step; a RunError if the torch side has not all that it asks for."""
-    (row,) = sweep.variants([path], [*settings, "log_every=1", f"loss.name={LOSSES[name]}"])
-    config, plain = row.config, base.get_config()
+    config = sweep.only([path], [*settings, "log_every=1", f"loss.name={LOSSES[name]}"]).config
+    plain = base.get_config()
     training.check(config)
     same = ("ema", "memory", "loss", "optimizer", "model", "batch.sampler", "batch.chunk")
+    same += ("eval_views", "eval_mirrored", "eval_whitening", "patience")
     asked, known = (folders.flatten(each.to_dict()) for each in (config, plain))
     for key, value in asked.items():
         if key.startswith(same) and key not in FREE and value not in (known[key], *MAY_BE.get(key, ())):

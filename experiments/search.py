@@ -72,8 +72,9 @@ def main(
         out: The picture to write.
         approximate: Whether to ask an index of faiss.
     """
-    check_out(out, image, images)
+    check_out(out, image)
     run = open_run(workdir, checkpoint)
+    check_apart(out, images or run.config["data"]["root"])
     threshold = calibration.of_run(run.folder, step=run.step, distance=run.distance)
     query = run.read_image(image)
     embedded = read_gallery(gallery, run)
@@ -96,8 +97,8 @@ def main(
     print(f"picture: {out}")
 
 
-def check_out(out: str, image: str, images: str | None) -> None:
-    """Raises a RunError unless a picture can be written there, and takes the place of no image."""
+def check_out(out: str, image: str) -> None:
+    """Raises a RunError unless a picture can be written there, and not over the query."""
     from matplotlib.backend_bases import FigureCanvasBase
 
     path = pathlib.Path(out)
@@ -107,8 +108,17 @@ def check_out(out: str, image: str, images: str | None) -> None:
         raise RunError(f"--out={out} does not end as a picture does: .png, say")
     if path.exists() and os.path.exists(image) and path.samefile(image):
         raise RunError(f"--out={out} is the query itself: name another file")
-    if images is not None and path.resolve().is_relative_to(pathlib.Path(images).resolve()):
-        raise RunError(f"--out={out} lies among the images of --images={images}: name a file elsewhere")
+
+
+def check_apart(out: str, images: str) -> None:
+    """Raises a RunError if a picture would lie in a folder of images, or take the place of one of a manifest's."""
+    path, home = (pathlib.Path(each).expanduser().resolve() for each in (out, images))
+    if home.is_file() and home.suffix.lower() in manifest.SUFFIXES:
+        is_among = path in (file.path.resolve() for file in manifest.read(home).files)
+    else:
+        is_among = bool(images) and path.is_relative_to(home)
+    if is_among:
+        raise RunError(f"--out={out} lies among the images of {images}: name a file elsewhere")
 
 
 def read_gallery(gallery: str, run: Run) -> shards.Embedded:

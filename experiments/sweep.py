@@ -32,16 +32,15 @@ from ml_collections import ConfigDict
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
 
-from experiments import command
-from metric_jax import files, training
+from experiments import command, interrupt
+from metric_jax import training
 from metric_jax.data import datasets
 from metric_jax.data.errors import unknown
 from metric_jax.training import NonFiniteError, RunError, StoppedError
-from metric_jax.training.folders import RESULTS, flatten
+from metric_jax.training.folders import RESULTS, flatten, replace
 
 _BETWEEN_VALUES = re.compile(r",(?![^()\[\]]*[)\]])")  # a comma, but for those of a tuple or list
 SHOWN = ("map_at_r", "precision@1")
-TERMINATED = 143  # what shells expect after SIGTERM
 
 
 class Row(NamedTuple):
@@ -98,11 +97,11 @@ def main(workdir: str, configs: Sequence[str], seeds: Sequence[int], settings: S
                 table[-1]["diverged" if run.results is None else "seeds"].append(run.seed)
                 found += [] if run.results is None else [run.results]
                 table[-1].update(summary(found))
-                files.replace(folder / "sweep.json", json.dumps(table, indent=2).encode())
-                files.replace(folder / "sweep.md", markdown(table).encode())
+                replace(folder / "sweep.json", json.dumps(table, indent=2))
+                replace(folder / "sweep.md", markdown(table))
         except StoppedError as stopped:
             print(f"sweep: {stopped}", file=sys.stderr)
-            return TERMINATED
+            return interrupt.TERMINATED
     print(markdown(table), end="")
     return 0
 
@@ -134,6 +133,14 @@ def trained(row: Row, seeds: Sequence[int], folder: pathlib.Path) -> Iterator[Tr
 def home_of(row: Row, folder: pathlib.Path) -> pathlib.Path:
     """The folder of a row's runs."""
     return folder / re.sub(r"[^\w.=@,-]+", "_", row.name)
+
+
+def only(configs: Sequence[str], settings: Sequence[str]) -> Row:
+    """The row of a config, where several are not wanted."""
+    row, *others = variants(configs, settings)
+    if others:
+        raise RunError("--set takes one value of each key here: sweep.py takes several")
+    return row
 
 
 def variants(configs: Sequence[str], settings: Sequence[str]) -> Iterator[Row]:

@@ -24,7 +24,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # where
 from experiments import interrupt
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config file.", lock_config=True)
-TERMINATED = 143  # what shells expect after SIGTERM
 INTERRUPTED = "train: interrupted; the same command goes on from the newest checkpoint"
 
 COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of the first of several processes.")
@@ -62,7 +61,7 @@ def run(arguments: list[str]) -> None:
     except training.StoppedError as stopped:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one that comes now is about what is done already
         print(f"train: {stopped}", file=sys.stderr)
-        sys.exit(TERMINATED)
+        sys.exit(interrupt.TERMINATED)
     except training.USER_ERRORS as error:
         sys.exit(f"train: {error}")
     if training.is_first():

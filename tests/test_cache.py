@@ -194,6 +194,22 @@ def test_a_folder_is_decoded_once_and_again_when_it_changed(people, tmp_path, de
     assert [read(), read()] == [4, 0]
 
 
+def test_a_folder_is_decoded_again_when_its_files_changed_places(people, tmp_path):
+    """Of one size and one age, as in some archives and formats."""
+    for path in list(people.rglob("*.png")):
+        Image.open(path).save(path.with_suffix(".pgm"))
+        os.utime(path.with_suffix(".pgm"), ns=(0, 0))
+        path.unlink()
+    assert len({path.stat().st_size for path in people.rglob("*.pgm")}) == 1
+    cache = str(tmp_path / "cache")
+    before = folder.folder(str(people), cache=cache)
+    for old, new in (("Ada", "nobody"), ("Bob", "Ada"), ("nobody", "Bob")):
+        (people / old).rename(people / new)
+    after = folder.folder(str(people), cache=cache)
+    assert after.ids.tolist() == before.ids.tolist()
+    np.testing.assert_array_equal(after.images, before.images[[2, 3, 0, 1]])
+
+
 def test_T7_what_is_wrong_is_told_again_from_the_cache(people, tmp_path, decoded, capsys):
     (people / "Bob/2.png").write_text("no image")
     options = {"root": str(people), "cache": str(tmp_path / "cache")}

@@ -195,6 +195,7 @@ def test_distance_of_the_evaluation(given, loss, expected):
         (None, "batch_contrastive_loss", 1.0),
         (0.5, "batch_contrastive_loss", 0.5),
         (None, "circle_loss", 0.2),  # whose margin is one of similarities
+        (0.5, "arcface_loss", 0.2),  # an angle
         (None, "supcon_loss", 0.2),
     ],
 )

@@ -205,5 +205,18 @@ def test_strangers_are_none_who_are_trained_on():
         compare.parted(config, 0)
     config.data.split, config.data.test_fraction = "class", 0.5
     config.data.rotations = True
-    train, test = compare.parted(config, 0)
+    _, train, test = compare.parted(config, 0)
     assert (len(set(train.labels)), len(set(test.labels))) == (20, 5)
+
+
+def test_a_seed_of_few_classes_leaves_the_batches_of_the_next_alone(monkeypatch):
+    config = sweep.load(DIGITS)
+    config.batch.classes = 4
+    for seed, there in enumerate((3, 5)):
+        labels = np.arange(there, dtype=np.int32)
+        sets = [
+            sources.Images(np.zeros((there, 1, 1, 1), np.uint8), labels + of, labels.astype(str))
+            for of in (0, 10)
+        ]
+        monkeypatch.setattr(compare.datasets, "load", lambda sets=sets, **_: sets)
+        assert compare.parted(config, seed)[0].batch.classes == min(4, there)

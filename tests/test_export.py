@@ -109,6 +109,11 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_done(calibrate
         export.main(str(calibrated), str(tmp_path / out))
 
 
+def test_a_folder_is_no_file():
+    with pytest.raises(RunError, match=r"--out=\. is no file in a folder that there is"):
+        export.main("nowhere", ".")
+
+
 def test_an_embedding_of_several_views_takes_a_number_of_images_that_is_not_known_yet():
     graphdef, params, rest = state.part(models.ConvNet((8, 8, 1), width=4, dim=4, blocks=1, rngs=nnx.Rngs(0)))
     embed = make_embed(graphdef, views=3, mirrored=True, augment=choices.augmentation(rotate=9.0, cutout=0.3))

@@ -137,6 +137,9 @@ def faulty(people, tmp_path, monkeypatch):
     (root / "Ada/empty.jpg").touch()
     (root / "Ada/huge.png").write_bytes(bomb(20_000))
     (root / "Ada/link.png").symlink_to("nowhere.png")
+    (root / "Ada/link.txt").symlink_to(
+        tmp_path / "elsewhere/secret.txt"
+    )  # which does not pretend to be an image
     (root / "Ada/loop.png").symlink_to("loop.png")
     (root / "Ada/outside.png").symlink_to(tmp_path / "elsewhere/secret.png")
     (root / "Ada/photo.HEIC").write_bytes(b"ftypheic")
@@ -165,6 +168,14 @@ def test_T7_one_report_lists_all_that_is_wrong(faulty):
     assert told.keys() == FAULTS.keys()
     for name, reason in FAULTS.items():
         assert re.search(reason, told[name]), name
+
+
+def test_T7_names_of_all_digits_are_put_in_an_order(tmp_path):
+    found = listing.Listing(tmp_path, [], (), [])
+    with pytest.raises(DataError, match=r"'10'.*\n.*'readme'.*\n.*'٣'"):
+        listing.settle(
+            [listing.Fault(name, "?") for name in ("٣", "readme", "10")], found, skip_bad=False, option=""
+        )
 
 
 def test_T7_skipping_is_asked_for_and_counted(faulty, capsys):

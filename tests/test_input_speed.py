@@ -38,6 +38,7 @@ def test_the_first_batch_is_not_timed():
             'Did you mean "classes" instead of "clases"?',
         ),
         (["--config=configs/digits.py", "--config.data.source=digit"], "did you mean 'digits'?"),
+        (["--config=nope.py"], "nope.py"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(flags, told):

@@ -198,6 +198,7 @@ WRONG = {
     "loss__centers": (2, "has no centers to choose"),
     "loss__before": ("batch_all_triplet_loss", "loss.before_steps=0: set both or neither"),
     "loss__before_steps": (-1, "loss.before_steps must be at least 0, got -1"),
+    "profile": (-1, "profile must be at least 0, got -1"),
     "memory__size": (-1, "memory.size must be at least 0, got -1"),
     "memory__start": (-1, "memory.start must be at least 0, got -1"),
     "batch__chunk": (2, "BatchNorm looks at all of a batch"),

@@ -49,6 +49,7 @@ def assert_updates(found, *expected):
         ("exponential", {"final": 1 / 4}, 2, [0.0, 1.0, 2.0, 1.0, 0.5]),
         ("step", {"drops": (0.25, 0.75)}, 0, [2.0, 0.2, 0.2, 0.02, 0.02]),
         ("step", {"drops": (0.75,), "drop": 0.5}, 2, [0.0, 1.0, 2.0, 1.0, 1.0]),
+        ("step", {"drops": (0.5, 0.55), "drop": 0.5}, 0, [2.0, 2.0, 0.5, 0.5, 0.5]),  # both at one step
     ],
 )
 def test_schedule(name, own, warmup, expected):
@@ -66,6 +67,10 @@ def test_schedule(name, own, warmup, expected):
         ({"name": "exponential"}, "optimizer.final is 0, which no exponential reaches"),
         ({"drop": 1.0}, "optimizer.drop must lie between 0 and 1, got 1.0"),
         ({"name": "step", "drops": (0.5, 1.0)}, r"optimizer.drops must be fractions.*got \(0.5, 1.0\)"),
+        (
+            {"name": "step", "drops": (0.9,)},
+            "optimizer.drops must be fractions of the steps",
+        ),  # 3.6, the last
         ({"name": "step", "drops": ("half",)}, r"optimizer.drops must be fractions.*got \('half',\)"),
         ({"name": "step", "warmup": 2}, "optimizer.drops must be fractions of the steps, after the warm-up"),
     ],

@@ -64,6 +64,25 @@ def test_a_set_is_built_once_in_the_format_that_is_read(tmp_path, built, capsys)
     assert len(built) == 2
 
 
+@pytest.mark.parametrize("fault", ["no network", "no room"])
+def test_a_set_that_cannot_be_built_anew_stays(tmp_path, built, monkeypatch, fault):
+    prepare.prepare(NAME, data_dir=str(tmp_path))
+    before = {path.name for path in (tmp_path / "mnist/3.0.1").iterdir()}
+
+    def full(self):
+        self.data_path.mkdir(parents=True)
+        raise OSError("no room")
+
+    if fault == "no network":
+        monkeypatch.setattr(prepare, "_check_reachable", lambda urls: prepare.sys.exit("no network"))
+    else:
+        monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", full)
+    with pytest.raises((DataError, SystemExit), match=fault):
+        prepare.prepare(NAME, data_dir=str(tmp_path), overwrite=True)
+    assert {path.name for path in (tmp_path / "mnist/3.0.1").iterdir()} == before
+    assert [path.name for path in (tmp_path / "mnist").iterdir()] == ["3.0.1"]
+
+
 def test_a_set_goes_where_it_is_looked_for(tmp_path, built, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     assert prepare.prepare(NAME) == sources.tfds_folder("") / "mnist/3.0.1" == tmp_path / "mnist/3.0.1"
@@ -91,6 +110,8 @@ def test_a_name_that_there_is_not(tmp_path, built, capsys):
     told = capsys.readouterr().err
     assert told.startswith("prepare: TFDS has no set 'mnits', did you mean 'mnist'? All are in https://")
     assert told.count("\n") == 1
+    with pytest.raises(DataError, match="TFDS has no 'mnist/nope': "):
+        prepare.prepare("mnist/nope", data_dir=str(tmp_path))
     with pytest.raises(DataError, match="TFDS has no set 'qqqqqqqqqqqq': All are in"):
         prepare.prepare("qqqqqqqqqqqq", data_dir=str(tmp_path))
 

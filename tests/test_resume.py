@@ -145,6 +145,16 @@ def test_T6_a_loss_that_is_nan_is_not_saved(step, tmp_path, monkeypatch):
     assert not (tmp_path / "results.json").exists()
 
 
+def test_T6_embeddings_that_are_nan_are_neither_measured_nor_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "in_batches", lambda apply, images, **_: np.full((len(images), 2), np.nan))
+    with pytest.raises(
+        NonFiniteError, match="after step 6: 359 of 359 images are embedded to NaN or infinity"
+    ):
+        mj.training.train_and_evaluate(config(), str(tmp_path))
+    assert stored.steps(tmp_path / "checkpoints") == [4]
+    assert not (tmp_path / "results.json").exists()
+
+
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
     folders.claim(tmp_path, config().to_dict())
     with (tmp_path / "config.json").open() as file:
@@ -181,8 +191,11 @@ def test_the_best_checkpoint_is_kept_and_training_ends_when_none_is_better(tmp_p
     assert mj.training.train_and_evaluate(asked, str(tmp_path))["steps"] == 12
 
 
-def test_a_run_without_a_metric_has_no_best_checkpoint():
+def test_a_run_without_a_metric_has_no_best_checkpoint(monkeypatch):
     with pytest.raises(RunError, match="has no best checkpoint: its config names no best_metric"):
+        open_run(trained_run.trained(), "best")
+    monkeypatch.setattr("metric_jax.training.runs._read_config", lambda path: {"best_metric": "map_at_r"})
+    with pytest.raises(RunError, match="has no best checkpoint: nothing was evaluated yet"):
         open_run(trained_run.trained(), "best")
 
 

@@ -235,10 +235,16 @@ def test_a_picture_takes_the_place_of_no_image(tmp_path):
     query = tmp_path / "photos/query.png"
     query.write_bytes(b"a photo")
     with pytest.raises(RunError, match=r"query\.png is the query itself: name another file"):
-        search.check_out(str(query), str(query), None)
-    with pytest.raises(RunError, match="lies among the images of --images="):
-        search.check_out(str(query.with_name("found.png")), "elsewhere.png", str(tmp_path / "photos"))
-    search.check_out(str(tmp_path / "found.png"), str(query), str(tmp_path / "photos"))
+        search.check_out(str(query), str(query))
+    listed = tmp_path / "photos/all.csv"
+    listed.write_text("path,label\nquery.png,Ada\n")
+    for out, images in (("found.png", query.parent), ("query.png", listed)):
+        with pytest.raises(RunError, match="lies among the images of "):
+            search.check_apart(str(query.with_name(out)), str(images))
+    search.check_out(str(tmp_path / "found.png"), str(query))
+    search.check_apart(str(tmp_path / "found.png"), str(tmp_path / "photos"))
+    search.check_apart(str(query.with_name("found.png")), str(listed))  # which does not name it
+    search.check_apart(str(tmp_path / "found.png"), "")
 
 
 def test_a_manifest_stands_for_its_folder(run, tmp_path):

@@ -1,9 +1,9 @@
 """Decoded images on disk, mapped into memory: what was decoded once need not be decoded again.
 
 An entry is an array ``NAME-KEY.npy`` of all images and beside it ``NAME-KEY.json``: what else is known of them, and a
-checksum of both. The key is a hash of all that the pixels depend on, of every file its size and the time of its last
-change among it. So when files change, the entry is not found, and another one is made; entries that nobody needs any
-more may be deleted at any time, as may the folder.
+checksum of both. The key is a hash of all that the pixels depend on, of every file its size, inode and the time of its
+last change among it. So when files change, the entry is not found, and another one is made; entries that nobody needs
+any more may be deleted at any time, as may the folder.
 """
 
 import hashlib

@@ -89,18 +89,22 @@ def content(path: pathlib.Path) -> bytes:
     return path.read_bytes()
 
 
-def stamp(path: pathlib.Path) -> tuple[int, int]:
-    """A file's size in bytes and time of last change in ns, by which it is known again; zeros if it has none."""
+def stamp(path: pathlib.Path) -> tuple[int, int, int]:
+    """A file's size in bytes, time of last change in ns and inode, by which it is known again; zeros if it has none.
+
+    The inode tells apart what was put in another's place: files of one size may be as old as each other.
+    """
     try:
         status = path.stat()
     except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
+        return 0, 0, 0
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def fault(path: pathlib.Path, root: pathlib.Path) -> str:
     """What is wrong with a path below a folder, without opening it; empty if nothing is, or it is none of ours."""
-    if not (path.is_dir() or path.suffix.lower() in READ | NOT_READ or path.is_symlink()):
+    is_link = path.is_symlink() and not path.suffix  # which may lead to a folder
+    if not (path.is_dir() or path.suffix.lower() in READ | NOT_READ or is_link):
         return ""
     try:
         os.fsencode(path.name).decode("utf-8")
@@ -161,4 +165,5 @@ def order(name: str) -> tuple[str, str]:
 
 def _as_counted(name: str) -> list[str | int]:
     """A key that sorts line 9 before line 10."""
-    return [int(part) if part.isdecimal() else part for part in re.split("([0-9]+)", order(name)[0])]
+    parts = re.split("([0-9]+)", order(name)[0])
+    return [int(part) if number % 2 else part for number, part in enumerate(parts)]

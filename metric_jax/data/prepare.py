@@ -9,6 +9,7 @@ into $TFDS_DATA_DIR, else into ~/tensorflow_datasets.
 """
 
 import argparse
+import contextlib
 import difflib
 import importlib.util
 import json
@@ -19,7 +20,7 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from metric_jax.data.errors import DataError
@@ -35,7 +36,7 @@ def prepare(name: str, *, data_dir: str = "", overwrite: bool = False) -> pathli
     Args:
         name: The set, ``"mnist"``, or one of its configs, ``"set/config"``.
         data_dir: The folder that holds prepared sets; by default TFDS_DATA_DIR, then ~/tensorflow_datasets.
-        overwrite: Whether to build it anew if it is there.
+        overwrite: Whether to build it anew if it is there. What is there goes once the new one is built.
 
     Returns:
         The folder of the set.
@@ -52,19 +53,18 @@ def prepare(name: str, *, data_dir: str = "", overwrite: bool = False) -> pathli
 
     home = tfds_folder(data_dir)
     with tempfile.TemporaryDirectory() as empty:  # in its own place, a broken set could not be opened
-        folder = home / pathlib.Path(_builder(tfds, name, empty).data_path).relative_to(empty)
-    if overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
-    if _is_prepared(folder):
+        builder = _builder(tfds, name, empty)
+        folder = home / pathlib.Path(builder.data_path).relative_to(empty)
+    if not overwrite and _is_prepared(folder):
         return folder
-    if folder.exists():
+    if not overwrite and folder.exists():
         raise DataError(
             f"{folder} holds a set that is broken or in another format: build it anew with --overwrite"
         )
     try:
-        builder = _builder(tfds, name, home)
         _check_reachable(builder.url_infos or ())
-        builder.download_and_prepare()
+        with _out_of_the_way(folder):
+            _builder(tfds, name, home).download_and_prepare()
     except DataError:
         raise
     except Exception as error:  # whatever may be wrong with a network, a disk or a set
@@ -104,6 +104,26 @@ def _builder(tfds: Any, name: str, data_dir: str | pathlib.Path) -> Any:
         raise DataError(
             f"TFDS has no set {name!r}{meant} All are in https://www.tensorflow.org/datasets/catalog"
         ) from error
+    except ValueError as error:  # of a config that the set does not have, or of what is no name
+        told = " ".join(str(error).split())[:500]
+        raise DataError(f"TFDS has no {name!r}: {told}") from error
+
+
+@contextlib.contextmanager
+def _out_of_the_way(folder: pathlib.Path) -> Iterator[None]:
+    """Moves a folder aside, deletes it when what follows is done, and puts it back if that fails."""
+    aside = folder.with_name(f"{folder.name}.before")
+    if folder.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    try:
+        yield
+    except BaseException:
+        if aside.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _check_reachable(urls: Iterable[str]) -> None:

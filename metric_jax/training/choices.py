@@ -83,9 +83,11 @@ def distance(name: str | None, *, loss: str) -> Distance:
 
 
 def margin(value: float | None, *, loss: str) -> float:
-    """The margin to diagnose with, in units of a distance: the given one, else the loss's own, else a triplet's."""
+    """The margin to diagnose with: the loss's, given or by default, if it has one of distances; else a triplet's."""
     own = hyperparameters(loss)
-    if value is None and "distance" in own:
+    if "distance" not in own:
+        value = None  # of what has similarities, or angles
+    elif value is None:
         value = own.get("margin")
     if not isinstance(value, int | float):
         value = inspect.signature(diagnostics.summary).parameters["margin"].default

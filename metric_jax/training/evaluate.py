@@ -19,7 +19,7 @@ from metric_jax.evaluation.pairs import MOST_PAIRS, Compared, compare
 from metric_jax.evaluation.verification import FARS
 from metric_jax.training import devices
 from metric_jax.training.choices import Augment
-from metric_jax.training.errors import RunError
+from metric_jax.training.errors import NonFiniteError, RunError
 from metric_jax.training.state import TrainState
 from metric_jax.training.step import make_embed
 from metric_jax.whitening import Whitening
@@ -97,7 +97,14 @@ class Evaluator:
         self, embed: jax.stages.Wrapped, state: TrainState, images: Images, whitening: Whitening | None = None
     ) -> np.ndarray:
         apply = functools.partial(embed, *state.evaluated, whitening)
-        return in_batches(apply, images.images, size=self._batch_size, mesh=self._mesh)
+        rows = in_batches(apply, images.images, size=self._batch_size, mesh=self._mesh)
+        finite = np.isfinite(rows).all(axis=1)
+        if not finite.all():
+            raise NonFiniteError(
+                f"stopped after step {int(state.step)}: {np.sum(~finite)} of {len(rows)} images are embedded to NaN "
+                "or infinity. Lower optimizer.learning_rate, and choose another --workdir"
+            )
+        return rows
 
     @functools.cached_property
     def raw_pixels(self) -> dict[str, float]:
@@ -210,12 +217,12 @@ def verified(
     """
     subjects = np.stack([labels[compared.first], labels[compared.second]], axis=1)
     impostors = np.sum(~compared.is_same)
-    fars = {each for each in FARS if each >= 1 / impostors} | ({far} if far else set())
+    fars = {f"{each:g}": each for each in (*FARS, far) if each and (each == far or each >= 1 / impostors)}
     with _evaluable():
         return verification(
             compared.distances,
             compared.is_same,
-            fars=sorted(fars, reverse=True),
+            fars=sorted(fars.values(), reverse=True),
             subjects=subjects,
             seed=seed,
         )

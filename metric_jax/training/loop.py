@@ -4,7 +4,7 @@ The only module of the library that knows what a config is; it unpacks it into p
 
 Three habits keep the device busy and the run safe. The metrics of a step are read only after the next step is on its
 way, so the host never waits in between. A checkpoint is saved only after the metrics of its step were found finite and
-written down, so every checkpoint is good and has its lines. And all that a step depends on (parameters, optimizer,
+written down, so it has its lines, and comes of finite gradients. And all that a step depends on (parameters, optimizer,
 position in the data, random key) is in the checkpoint or follows from the config, so a run that is killed and started
 again ends where it would have ended.
 """
@@ -224,7 +224,7 @@ _DIAGNOSED = 2048
 # Numbers of which no less makes sense, by the smallest that does.
 _AT_LEAST = {
     1: ("steps", "log_every", "eval_every", "checkpoint_every", "checkpoints_kept", "eval_batch"),
-    0: ("seed", "batch.chunk", "loss.before_steps", "memory.size", "memory.start"),
+    0: ("seed", "batch.chunk", "loss.before_steps", "memory.size", "memory.start", "profile"),
 }
 
 

@@ -3,6 +3,7 @@
 Parameters are ``{"model": ..., "loss": ...}``: those of the network, and what the loss learns beside it.
 """
 
+import collections
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -56,7 +57,9 @@ def schedule(
     if not 0 < drop < 1:
         raise RunError(f"optimizer.drop must lie between 0 and 1, got {drop}")
     numbers = all(isinstance(fraction, int | float) for fraction in drops)
-    if name == "step" and not (numbers and all(warmup < fraction * steps < steps for fraction in drops)):
+    if name == "step" and not (
+        numbers and all(warmup < round(fraction * steps) < steps for fraction in drops)
+    ):
         raise RunError(
             f"optimizer.drops must be fractions of the steps, after the warm-up and below 1, got {tuple(drops)}"
         )
@@ -68,9 +71,9 @@ def schedule(
         "exponential": optax.exponential_decay(learning_rate, left, final or 1.0),
     }
     if name == "step":
-        after[name] = optax.piecewise_constant_schedule(
-            learning_rate, {round(fraction * steps) - warmup: drop for fraction in drops}
-        )
+        at = collections.Counter(round(fraction * steps) - warmup for fraction in drops)
+        scales = {step: drop**times for step, times in at.items()}
+        after[name] = optax.piecewise_constant_schedule(learning_rate, scales)
     if name not in after:
         raise RunError(unknown("optimizer.schedule", name, [*after, "step"]))
     if not warmup:

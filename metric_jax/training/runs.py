@@ -165,7 +165,8 @@ def open_run(
         raise RunError(f"{folder} has no checkpoint yet: train on until the first is saved")
     step = stored.best_step(home) if checkpoint == BEST else checkpoint
     if checkpoint == BEST and step is None:
-        raise RunError(f"{folder} has no best checkpoint: its config names no best_metric")
+        why = "nothing was evaluated yet" if config.get("best_metric") else "its config names no best_metric"
+        raise RunError(f"{folder} has no best checkpoint: {why}")
     step = steps[-1] if step is None else step
     if step not in steps:
         kept = ", ".join(map(str, steps))

@@ -94,6 +94,9 @@ def test_a_parameter_is_of_the_shape_that_it_is_set_to():
     [
         (["supcon"], [0], "steps=3", "--seeds must name two different seeds or more, got 0"),
         (["suppcon"], [0, 1], "steps=3", "did you mean 'supcon'"),
+        ([], [0, 1], "steps=3", "--losses is empty"),
+        (["supcon"], [0, 1], "steps=3,4", "--set takes one value of each key here"),
+        (["supcon"], [0, 1], "eval_mirrored=True", "the torch side knows no eval_mirrored=True"),
         (["supcon"], [0, 1], "model.norm=group", "the torch side knows no model.norm='group'"),
         (["supcon"], [0, 1], "optimizer.name=lion", "the torch side knows no optimizer.name='lion'"),
         (["supcon"], [0, 1], "ema=0.9", "the torch side knows no ema=0.9"),
