@@ -13,7 +13,7 @@ from jaxtyping import Array
 from metric_jax import types
 from metric_jax.anchors import Batch
 from metric_jax.distances import Distance, center, check_measure, euclidean
-from metric_jax.limits import check_margin
+from metric_jax.limits import as_margin
 from metric_jax.pairs import as_array, as_labels, compare
 
 COLLAPSED_SPREAD = 0.01
@@ -62,7 +62,7 @@ def summary(
         (2, 1.0, False)
     """
     check_measure(distance, "distance")
-    check_margin("summary", margin)
+    margin = as_margin("summary", margin)
     rows = as_array(embeddings, "embeddings")
     mask = None if where is None else as_array(where, "where")
     return _summary(rows, as_labels(labels, "labels"), mask, margin, distance)
@@ -102,12 +102,13 @@ def _mean(values: Array, where: Array) -> Array:
 def _distribution(name: str, values: Array, where: Array) -> dict[str, Array]:
     """Mean and quantiles of the selected values, the quantiles interpolated linearly between neighbours."""
     ordered = jnp.sort(jnp.where(where, values, jnp.inf), axis=None)
-    count = jnp.sum(where)
-    found = {f"{name}_mean": _mean(values, where)}
+    count, mean = jnp.sum(where), _mean(values, where)
+    found = {f"{name}_mean": mean}
     for quantile in QUANTILES:
         position = quantile * jnp.maximum(count - 1, 0)
         low = jnp.floor(position).astype(int)
         high = jnp.minimum(low + 1, jnp.maximum(count - 1, 0))
         value = ordered[low] + (position - low) * (ordered[high] - ordered[low])
+        value = jnp.where(jnp.isnan(mean), jnp.nan, value)
         found[f"{name}_q{round(100 * quantile)}"] = jnp.where(count > 0, value, 0.0)
     return found

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from metric_jax import limits, types
 from metric_jax.distances import Distance, check_measure
@@ -186,7 +187,12 @@ def publish(
         raise TypeError(f"{documented.__name__} has no argument {', '.join(sorted(unknown))}")
     options = [name for name, argument in arguments.items() if argument.convert is None]
     own = [parameter for name, parameter in signature.parameters.items() if name not in arguments]
-    traced = jax.jit(run, static_argnames=(*options, *static))
+    numbers = [parameter.name for parameter in own if parameter.name not in static]
+
+    def computed(**given: Any) -> Any:
+        return run(**{**given, **{name: _at_least_float32(given[name]) for name in numbers}})
+
+    traced = jax.jit(computed, static_argnames=(*options, *static))
 
     @functools.wraps(documented)
     def public(*args: Any, **kwargs: Any) -> Any:
@@ -208,12 +214,30 @@ def publish(
             check_pairs(**given)
         if check is not None:
             check(**given)
+        for name in (*options, *static):
+            _check_hashable(documented.__name__, name, given[name])
         return traced(**given)
 
     public.__signature__ = signature  # type: ignore[attr-defined]
     public.within = dict(within or {})  # type: ignore[attr-defined]
     public.__doc__ = _docstring(documented, arguments)
     return public
+
+
+def _at_least_float32(x: Any) -> Any:
+    """A hyperparameter of half precision in float32, in which its gradient is summed before it is rounded."""
+    is_half = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
+    return x.astype(jnp.float32) if is_half else x
+
+
+def _check_hashable(owner: str, name: str, value: Any) -> None:
+    """Raises a TypeError for what decides the computation and cannot be told from others, before jit does."""
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(
+            f"{owner}: {name} must be hashable, got {value!r}: pass a tuple, not a list"
+        ) from None
 
 
 def _signature(documented: Callable[..., Any], arguments: Mapping[str, Argument]) -> inspect.Signature:

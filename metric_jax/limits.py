@@ -93,14 +93,16 @@ def check_kinds(
                 raise ValueError(f"{owner}: {name} must be one number, got shape {jnp.shape(value)}")
 
 
-def check_margin(owner: str, margin: Any, shape: tuple[int, ...] = ()) -> None:
-    """Raises unless a margin is a number that is not negative, or an array of such, one for each loss of a shape."""
+def as_margin(owner: str, margin: Any, shape: tuple[int, ...] = ()) -> Any:
+    """A margin that is a number, not negative, or an array of such, one for each loss of a shape; raises for others."""
     if margin is None:
         raise TypeError(f"{owner}: margin must be a number, got None")
+    margin = jnp.asarray(margin) if isinstance(margin, list | tuple) else margin
     check(owner, {"margin": margin}, {"margin": NOT_NEGATIVE})
     if jnp.ndim(margin) and jnp.shape(margin) != shape:
         each = f", or one for each of {list(shape)} losses" if shape else ""
         raise ValueError(f"{owner}: margin must be one number{each}, got shape {list(jnp.shape(margin))}")
+    return margin
 
 
 def check_penalty(penalty: Any) -> None:

@@ -36,7 +36,8 @@ class Comparison(NamedTuple):
         references: ``[references, dim]``.
         reference_labels: ``[references, ...]``.
         reference_where: ``[references]``, which references count.
-        pairs: The only pairs that count, each array ``[pairs]``; None where labels say who is paired.
+        pairs: The only pairs that count, each array ``[pairs]`` or ``[batch, slots]``; None where labels say who is
+            paired.
     """
 
     anchors: Array
@@ -68,7 +69,8 @@ def compare(
             raise TypeError(
                 "labels must be an array of integers, got None: only pairs= can stand in for them"
             )
-        labels = jnp.zeros(embeddings.shape[:1], jnp.int32)
+        like = jnp.zeros(0, jnp.int32) if reference_labels is None else reference_labels
+        labels = jnp.zeros((*embeddings.shape[:1], *like.shape[1:]), like.dtype)
     if pairs is not None and references is not None and reference_labels is None:
         reference_labels = jnp.zeros((*references.shape[:1], *labels.shape[1:]), labels.dtype)
     anchors, where = checked_rows(embeddings, where, "embeddings", "where")
@@ -120,7 +122,7 @@ def of_anchor(
     candidates = comparison.reference_where & (jnp.arange(count) != position) & where
     if pairs is not None:
         same, other = _explicit(index, pairs, count)
-        return same & candidates, other & candidates
+        return same & candidates, other & ~same & candidates
     same = jax.vmap(match or same_label, in_axes=(None, 0))(label, comparison.reference_labels)
     if same.dtype != bool or same.ndim != 1:
         raise TypeError(
@@ -210,6 +212,22 @@ def check_pairs(
         others.append(embeddings)
     check_indices(pairs.anchor, pairs.valid, len(embeddings), "pairs.anchor")
     check_indices(pairs.reference, pairs.valid, sum(len(x) for x in others), "pairs.reference")
+    _check_signs(pairs)
+
+
+def _check_signs(pairs: Pairs) -> None:
+    """Raises a ValueError if a known pair is both a positive and a negative one."""
+    if any(isinstance(x, jax.core.Tracer) or not x.is_fully_addressable for x in pairs):
+        return
+    anchor, reference, is_positive, valid = (np.asarray(x).ravel() for x in pairs)
+    known = np.stack([anchor, reference], axis=1)
+    both = [np.unique(known[valid & which], axis=0) for which in (is_positive, ~is_positive)]
+    found, times = np.unique(np.concatenate(both), axis=0, return_counts=True)
+    for i, j in found[times > 1][:1].tolist():
+        raise ValueError(
+            f"pairs hold anchor {i} with reference {j} as a positive and as a negative, and it can be one "
+            "of them: batch_triplet_loss takes triplets as they are"
+        )
 
 
 def check_indices(indices: Array, valid: Array, count: int, name: str) -> None:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-Term = Callable[..., Any]
+from metric_jax.tiles import join, split
 
 
 def log_sum_exp(values: Array, where: Array) -> Array:
@@ -37,43 +37,42 @@ def largest(values: Array, where: Array) -> Array:
     return jnp.where(jnp.isfinite(found), found, 0.0)
 
 
-def sum_where(where: Array, term: Term, constants: Any, *operands: Any) -> Any:
-    """``Σ_{i: where[i]} term(i, constants, *operands)``, differentiable in the operands.
+def sum_where(where: Array, term: Callable[[Array], Any]) -> Any:
+    """``Σ_{i: where[i]} term(i)``, differentiable in the floats that ``term`` closes over.
 
     Args:
         where: ``[n]`` booleans: the indices to sum over.
-        term: Returns a pytree of floats. It must not close over traced arrays: these are constants or operands.
-        constants: A pytree of arrays without a gradient (masks, indices).
-        *operands: Pytrees of numbers; integers are taken as floats.
+        term: Returns a pytree of floats. It may close over traced arrays.
 
     Returns:
         The sum, a pytree as ``term`` returns it; zeros if nothing is selected.
     """
-    return _sum(term, where, constants, jax.tree.map(_as_float, operands))
+    some = jnp.argmax(where)  # an index, which inside `shard_map` varies over devices as the mask does
+    traced, shape = jax.make_jaxpr(term, return_shape=True)(some)
 
+    def of_index(i: Array, floats: Any, others: Any) -> Any:
+        found = jax.core.eval_jaxpr(traced.jaxpr, join(floats, others), i)
+        return jax.tree.unflatten(jax.tree.structure(shape), found)
 
-def _as_float(x: Any) -> Array:
-    """A margin may be an integer; its cotangent may not."""
-    x = jnp.asarray(x)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return _sum(of_index, where, *split(list(traced.consts)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sum(term: Term, where: Array, constants: Any, operands: tuple[Any, ...]) -> Any:
-    return _loop(where, lambda i: term(i, constants, *operands))
+def _sum(of_index: Callable[..., Any], where: Array, floats: Any, others: Any) -> Any:
+    return _loop(where, lambda i: of_index(i, floats, others))
 
 
-def _forward(term: Term, where: Array, constants: Any, operands: tuple[Any, ...]) -> tuple[Any, Any]:
-    return _sum(term, where, constants, operands), (where, constants, operands)
+def _forward(of_index: Callable[..., Any], where: Array, floats: Any, others: Any) -> tuple[Any, Any]:
+    return _sum(of_index, where, floats, others), (where, floats, others)
 
 
-def _backward(term: Term, saved: Any, cotangent: Any) -> tuple[None, None, Any]:
-    where, constants, operands = saved
+def _backward(of_index: Callable[..., Any], saved: Any, cotangent: Any) -> tuple[None, Any, None]:
+    where, floats, others = saved
 
     def gradient(i: Array) -> Any:
-        return jax.vjp(lambda *floats: term(i, constants, *floats), *operands)[1](cotangent)
+        return jax.vjp(lambda floats: of_index(i, floats, others), floats)[1](cotangent)[0]
 
-    return None, None, _loop(where, gradient)
+    return None, _loop(where, gradient), None
 
 
 _sum.defvjp(_forward, _backward)

@@ -32,6 +32,18 @@ def alike(tree: Any) -> Any:
     )
 
 
+def split(tree: Any) -> tuple[Any, Any]:
+    """The tree's floating arrays and the others, each with None in the place of the rest."""
+    is_float = jax.tree.map(lambda x: jnp.issubdtype(jnp.result_type(x), jnp.inexact), tree)
+    floats = jax.tree.map(lambda x, has: x if has else None, tree, is_float)
+    return floats, jax.tree.map(lambda x, has: None if has else x, tree, is_float)
+
+
+def join(floats: Any, others: Any) -> Any:
+    """The tree that was `split`."""
+    return jax.tree.map(lambda a, b: b if a is None else a, floats, others, is_leaf=lambda x: x is None)
+
+
 def sum_in_tiles(fn: Callable[[Any], tuple[Array, Any]], items: Any, tile: int) -> tuple[Array, Any]:
     """``(Σ_i value_i, Σ_i counts_i)`` of ``fn(items[i]) = (value_i, counts_i)``; counts have no gradient.
 
@@ -61,13 +73,13 @@ def _sum(of_tile: Callable[..., Any], tile: int, shared: list[Any], items: Any) 
 
 
 def _forward(of_tile: Callable[..., Any], tile: int, shared: list[Any], items: Any) -> tuple[Any, Any]:
-    floats, others = _split(shared)
+    floats, others = split(shared)
 
     def step(tile_items: Any) -> tuple[Any, Any]:
-        of_items, rest = _split(tile_items)
+        of_items, rest = split(tile_items)
 
         def value(floats: Any, of_items: Any) -> tuple[Array, Any]:
-            return of_tile(_join(floats, others), _join(of_items, rest))
+            return of_tile(join(floats, others), join(of_items, rest))
 
         found, pull_back, counts = jax.vjp(value, floats, of_items, has_aux=True)
         of_shared, of_items = pull_back(jnp.ones_like(found))
@@ -79,7 +91,7 @@ def _forward(of_tile: Callable[..., Any], tile: int, shared: list[Any], items: A
 
 def _backward(of_tile: Callable[..., Any], tile: int, slopes: Any, cotangents: tuple[Array, Any]) -> Any:
     del of_tile, tile
-    return jax.tree.map(lambda slope: cotangents[0] * slope, slopes)
+    return jax.tree.map(lambda slope: (cotangents[0] * slope).astype(slope.dtype), slopes)
 
 
 _sum.defvjp(_forward, _backward)
@@ -103,14 +115,3 @@ def _over_tiles(step: Callable[[Any], tuple[Any, Any]], items: Any, tile: int) -
         return total, kept
     total, last = add(total, rest)
     return total, jax.tree.map(lambda *parts: jnp.concatenate(parts), kept, last)
-
-
-def _split(tree: Any) -> tuple[Any, Any]:
-    """The tree's floating arrays and the others, each with None in the place of the rest."""
-    is_float = jax.tree.map(lambda x: jnp.issubdtype(jnp.result_type(x), jnp.inexact), tree)
-    floats = jax.tree.map(lambda x, has: x if has else None, tree, is_float)
-    return floats, jax.tree.map(lambda x, has: None if has else x, tree, is_float)
-
-
-def _join(floats: Any, others: Any) -> Any:
-    return jax.tree.map(lambda a, b: b if a is None else a, floats, others, is_leaf=lambda x: x is None)

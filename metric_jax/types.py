@@ -23,7 +23,9 @@ class Pairs(NamedTuple):
     """Indices of pairs; all four arrays have one shape. Where ``valid`` is False the others mean nothing.
 
     Pairs come as one list ``[pairs]``, in any order, or as ``[batch, slots]`` with those of anchor i in row i, as a
-    miner returns them: a loss then looks through the slots of an anchor, and not through the whole list for each.
+    miner returns them: a loss then looks through the slots of an anchor, and not through the whole list for each. A
+    pair that is there twice counts once, and one that is there as a positive and as a negative is refused, or where it
+    is not known before it is traced, is a positive.
 
     Attributes:
         anchor: Index into the batch.

@@ -111,7 +111,10 @@ def test_nan_does_not_pass_for_a_batch_that_is_learned():
     batch = rows().astype(np.float32)
     batch[3, 0] = np.nan
     found = mj.diagnostics.summary(batch, LABELS)
-    for key in ("active_fraction", "positive_mean", "negative_mean", "spread"):
+    of_pairs = [
+        f"{sign}_{what}" for sign in ("positive", "negative") for what in ("mean", "q10", "q50", "q90")
+    ]
+    for key in ("active_fraction", *of_pairs, "spread"):
         assert np.isnan(found[key]), key
 
 

@@ -92,9 +92,24 @@ def test_a_margin_is_one_or_one_for_each_loss():
             ValueError, match=r"margin must be one number, or one for each of \[2, 2\] losses"
         ):
             loss(*rows, margin=np.ones((2, 1)))
+        np.testing.assert_array_equal(loss(*rows, margin=margins.tolist()), found)
     triplets = mj.mining.batch_hard(ROWS, LABELS)
     with pytest.raises(ValueError, match=r"batch_triplet_loss: margin must be one number, got shape \[4\]"):
         mj.batch_triplet_loss(ROWS, triplets, margin=np.ones(4))
+
+
+@pytest.mark.parametrize(
+    ("function", "given"),
+    [
+        (mj.recall_at_k_loss, {"ks": [1, 2]}),
+        (mj.mining.batch_easy_hard, {"negative_ranks": [1, None]}),
+        (mj.batch_hard_triplet_loss, {"axis_name": ["data"]}),
+    ],
+)
+def test_a_list_in_place_of_a_tuple_is_named(function, given):
+    (name,) = given
+    with pytest.raises(TypeError, match=rf"{name} must be hashable, got \[.*\]: pass a tuple, not a list"):
+        function(ROWS, LABELS, **given)
 
 
 def test_indices_of_no_row_are_named_known_or_traced():

@@ -125,6 +125,14 @@ def test_gradients_are_finite_where_a_row_lies_on_its_proxy(loss, degrees):
         assert all(np.abs(gradient).max() < 1e5 for gradient in gradients)
 
 
+def test_a_row_along_its_proxy_has_no_angle_of_roundings_making():
+    rows = np.random.default_rng(0).normal(size=(64, 7)).astype(np.float32)
+    found = mj.arcface_loss(1.7 * rows, np.arange(64), rows, scale=16.0)
+    with jax.enable_x64(True):
+        expected = mj.arcface_loss(1.7 * rows.astype(float), np.arange(64), rows.astype(float), scale=16.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("margin", [2, 3, 4, 5])
 def test_the_multiplied_angle_falls_without_a_jump(margin, x64):
     angles = np.linspace(0, 180, 721)

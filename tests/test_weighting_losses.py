@@ -373,3 +373,26 @@ def test_pairs_out_of_range_are_named():
     with pytest.raises(ValueError, match=r"pairs.reference holds 8"):
         loss(pairs=triplets)
     assert rows.shape[1] == DIM
+
+
+def test_a_pair_of_both_signs_is_named_and_one_that_is_there_twice_counts_once():
+    rows = random_rows()
+    loss = functools.partial(mj.batch_contrastive_loss, rows, None, reduction="sum")
+    judged = mj.Triplets(*map(np.array, ([0, 0, 1], [1, 2, 2], [2, 3, 3], [True, True, True])))
+    with pytest.raises(
+        ValueError, match="pairs hold anchor 0 with reference 2 as a positive and as a negative"
+    ):
+        loss(pairs=judged)
+    once = mj.Pairs([0, 0], [2, 3], [True, False], [True, True])
+    twice = jax.tree.map(lambda x: np.concatenate([x, x]), mj.Pairs(*map(np.array, once)))
+    np.testing.assert_array_equal(loss(pairs=twice), loss(pairs=once))
+    both = twice._replace(is_positive=np.array([True, False, False, False]))
+    found = jax.jit(lambda pairs: loss(pairs=pairs))(both)  # where it is not known, a positive
+    np.testing.assert_array_equal(found, loss(pairs=once))
+
+
+def test_labels_of_references_may_be_of_any_type_where_pairs_stand_in_for_those_of_the_batch():
+    rows, pairs = random_rows(), mj.Pairs([0], [1], [True], [True])
+    labels = np.zeros(N, np.uint32)
+    found = mj.batch_contrastive_loss(rows, None, references=rows, reference_labels=labels, pairs=pairs)
+    np.testing.assert_array_equal(found, mj.batch_contrastive_loss(rows, None, references=rows, pairs=pairs))

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from metric_jax.anchors import per_anchor
 from metric_jax.distances import Distance, check_measure, euclidean
-from metric_jax.limits import NOT_NEGATIVE, check_margin
+from metric_jax.limits import NOT_NEGATIVE, as_margin
 from metric_jax.pairs import outside
 from metric_jax.reductions import Terms, terms
 
@@ -63,7 +63,7 @@ def contrastive_loss(
     """
     check_measure(distance, "distance")
     d = distance(x, y)
-    check_margin("contrastive_loss", margin, d.shape)
+    margin = as_margin("contrastive_loss", margin, d.shape)
     is_same = jnp.asarray(is_same)
     if not (jnp.issubdtype(is_same.dtype, jnp.integer) or is_same.dtype == bool):
         raise TypeError(f"is_same must be boolean or 0/1 integers, got {is_same.dtype}")

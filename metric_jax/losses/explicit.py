@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from metric_jax.collectives import gathered
 from metric_jax.distances import Distance, as_rows, check_measure, check_same_dim, euclidean
-from metric_jax.limits import check_flag, check_margin, check_penalty
+from metric_jax.limits import as_margin, check_flag, check_penalty
 from metric_jax.losses.triplet import Penalty, triplet_loss
 from metric_jax.pairs import as_array, as_triplets, check_indices
 from metric_jax.reductions import Reduction, check_reduction, reduce, terms
@@ -74,7 +74,7 @@ def batch_triplet_loss(
     check_measure(distance, "distance")
     check_reduction(reduction)
     check_penalty(penalty)
-    check_margin("batch_triplet_loss", margin)
+    margin = as_margin("batch_triplet_loss", margin)
     check_flag("batch_triplet_loss", "swap", swap)
     anchors = _matrix(embeddings, "embeddings")
     others = anchors if references is None else _matrix(references, "references")

@@ -20,6 +20,7 @@ from jaxtyping import Array
 
 from metric_jax.distances import cosine_similarity, dot_product, euclidean
 from metric_jax.limits import POSITIVE, Limits
+from metric_jax.losses.angles import cos_of_shifted
 from metric_jax.proxies import ProxyBatch, proxy_loss, softmax_head
 from metric_jax.reductions import Terms, terms
 
@@ -280,11 +281,8 @@ def p2sgrad_loss(batch: ProxyBatch) -> Terms:
 
 def _cos_of_sum(cosines: Array, margin: float | Array) -> Array:
     """``cos(θ + m)`` while ``θ + m <= π``, and beyond it ``cos θ - m sin m``."""
-    squared = 1.0 - cosines**2
-    is_flat = squared <= 0.0  # at 0 and π, and a little beyond by rounding: √ has an infinite slope
-    sines = jnp.where(is_flat, 0.0, jnp.sqrt(jnp.where(is_flat, 1.0, squared)))
-    within = cosines * jnp.cos(margin) - sines * jnp.sin(margin)
-    return jnp.where(cosines >= -jnp.cos(margin), within, cosines - margin * jnp.sin(margin))
+    beyond = cosines - margin * jnp.sin(margin)
+    return jnp.where(cosines >= -jnp.cos(margin), cos_of_shifted(cosines, margin), beyond)
 
 
 def _cos_of_multiple(cosines: Array, margin: int) -> Array:

@@ -107,14 +107,13 @@ def smooth_ap_loss(
         https://arxiv.org/abs/2007.12163
     """
 
-    def wrong(positive: Array, masks: tuple[Array, Array], similarities: Array, temperature: Array) -> Array:
-        positives, negatives = masks
+    def wrong(positive: Array) -> Array:
         before = _before(positive, similarities, temperature)
         rank_among_positives = 1.0 + jnp.sum(before, where=_without(positives, positive))
         misplaced = jnp.sum(before, where=negatives)
         return misplaced / (rank_among_positives + misplaced)  # 1 - R⁺ / R, with its digits near 0
 
-    total = sum_where(positives, wrong, (positives, negatives), similarities, temperature)
+    total = sum_where(positives, wrong)
     number = jnp.sum(positives)
     return terms(total / jnp.maximum(number, 1), where=number > 0)
 
@@ -163,33 +162,18 @@ def recall_at_k_loss(
     for k in ks:
         check_count("recall_at_k_loss", "ks", k)
 
-    def recall(
-        positive: Array,
-        masks: tuple[Array, Array],
-        similarities: Array,
-        rank_temperature: Array,
-        similarity_temperature: Array,
-    ) -> Array:
-        candidates, number = masks
+    def recall(positive: Array) -> Array:
         before = _before(positive, similarities, similarity_temperature)
-        rank = 1.0 + jnp.sum(before, where=_without(candidates, positive))
+        rank = 1.0 + jnp.sum(before, where=_without(positives | negatives, positive))
         found = [jax.nn.sigmoid((k - rank) / rank_temperature) / jnp.minimum(k, number) for k in ks]
         return sum(found[1:], found[0]) / len(ks)
 
     number = jnp.sum(positives)
-    total = sum_where(
-        positives,
-        recall,
-        (positives | negatives, number),
-        similarities,
-        rank_temperature,
-        similarity_temperature,
-    )
-    return terms(1.0 - total, where=number > 0)
+    return terms(1.0 - sum_where(positives, recall), where=number > 0)
 
 
 # How PNP's variants charge a positive with R negatives before it: (R, alpha, b) -> cost.
-_PNP: dict[str, Callable[[Array, Array, Array], Array]] = {
+_PNP: dict[str, Callable[[Array, float | Array, float | Array], Array]] = {
     "O": lambda R, alpha, b: R,
     "Iu": lambda R, alpha, b: (1.0 + R) * jnp.log1p(R),
     "Ib": lambda R, alpha, b: (b * R - jnp.log1p(b * R)) / b**2,
@@ -248,18 +232,16 @@ def pnp_loss(
     if variant not in _PNP:
         raise ValueError(f"variant must be one of {', '.join(_PNP)}, got {variant!r}")
 
-    def cost(
-        positive: Array, negatives: Array, similarities: Array, temperature: Array, alpha: Array, b: Array
-    ) -> Array:
+    def cost(positive: Array) -> Array:
         before = _before(positive, similarities, temperature)
         return _PNP[variant](jnp.sum(before, where=negatives), alpha, b)
 
-    total = sum_where(positives, cost, negatives, similarities, temperature, alpha, b)
+    total = sum_where(positives, cost)
     number = jnp.sum(positives)
     return terms(total / jnp.maximum(number, 1), where=number > 0)
 
 
-def _before(positive: Array, similarities: Array, temperature: Array) -> Array:
+def _before(positive: Array, similarities: Array, temperature: float | Array) -> Array:
     """``[references]``: to what degree each stands before the positive in the ranking; one half at a tie."""
     return jax.nn.sigmoid((similarities - similarities[positive]) / temperature)
 

@@ -228,9 +228,9 @@ def angular_loss(batch: Batch, *, alpha: float | Array = math.pi / 4) -> Terms:
         batch, comparison=compared._replace(anchors=anchors, references=references), distance=product
     )
 
-    def of_positive(batch: Batch, index: Array, valid: Array, alpha: Array) -> Terms:
+    def of_positive(index: Array, valid: Array) -> Terms:
         tangent = jnp.tan(alpha) ** 2
-        anchors, positive = batch.comparison.anchors, batch.comparison.references[index]
+        positive = references[index]
         offset = 2.0 * (1.0 + tangent) * product(anchors, positive)
 
         def one_anchor(
@@ -239,6 +239,6 @@ def angular_loss(batch: Batch, *, alpha: float | Array = math.pi / 4) -> Terms:
             value = jax.nn.softplus(log_sum_exp(4.0 * tangent * products - offset, negatives))
             return terms(value, where=valid & negatives.any())
 
-        return batch.over_anchors(one_anchor, offset, valid, rows=anchors + positive)
+        return prepared.over_anchors(one_anchor, offset, valid, rows=anchors + positive)
 
-    return sum_over_positives(prepared, of_positive, alpha)
+    return sum_over_positives(prepared, of_positive)

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 from metric_jax import mining
 from metric_jax.anchors import Batch, batch_loss, per_anchor
 from metric_jax.distances import Distance, check_measure, euclidean
-from metric_jax.limits import NOT_NEGATIVE, check_flag, check_margin, check_penalty
+from metric_jax.limits import NOT_NEGATIVE, as_margin, check_flag, check_penalty
 from metric_jax.losses.positives import sum_over_positives
 from metric_jax.reductions import Terms, terms
 from metric_jax.sums import sum_where
@@ -86,7 +86,7 @@ def triplet_loss(
     check_penalty(penalty)
     check_flag("triplet_loss", "swap", swap)
     to_negative = distance(anchor, negative)
-    check_margin("triplet_loss", margin, to_negative.shape)
+    margin = as_margin("triplet_loss", margin, to_negative.shape)
     if swap:
         to_negative = jnp.minimum(to_negative, distance(positive, negative))
     return penalty(distance(anchor, positive) - to_negative + margin)
@@ -180,13 +180,13 @@ def batch_semi_hard_triplet_loss(
         return negative, negatives.any() & (is_farther if otherwise == "drop" else True)
 
     def one_anchor(distances: Array, positives: Array, negatives: Array) -> Terms:
-        def pair(positive: Array, masks: Array, distances: Array, margin: Array) -> Terms:
-            negative, valid = mined(distances, positive, masks)
+        def pair(positive: Array) -> Terms:
+            negative, valid = mined(distances, positive, negatives)
             return terms(penalty(distances[positive] - distances[negative] + margin), where=valid)
 
-        return sum_where(positives, pair, negatives, distances, margin)
+        return sum_where(positives, pair)
 
-    def of_positive(batch: Batch, positive: Array, valid: Array, margin: Array) -> Terms:
+    def of_positive(positive: Array, valid: Array) -> Terms:
         def one_anchor(
             distances: Array, positives: Array, negatives: Array, positive: Array
         ) -> tuple[Array, Array]:
@@ -207,7 +207,7 @@ def batch_semi_hard_triplet_loss(
         return jax.vmap(terms)(values, valid & has_negative)
 
     # The distance of a positive to a negative stands in no anchor's row: the three are gathered, pair after pair.
-    return sum_over_positives(batch, of_positive, margin) if swap else batch.over_anchors(one_anchor)
+    return sum_over_positives(batch, of_positive) if swap else batch.over_anchors(one_anchor)
 
 
 @per_anchor(static=("penalty",), within={"margin": NOT_NEGATIVE})
@@ -244,7 +244,7 @@ def batch_all_triplet_loss(
         https://arxiv.org/abs/1703.07737
     """
 
-    def pair(positive: Array, masks: Array, distances: Array, margin: Array) -> Terms:
-        return terms(penalty(distances[positive] - distances + margin), where=masks)
+    def pair(positive: Array) -> Terms:
+        return terms(penalty(distances[positive] - distances + margin), where=negatives)
 
-    return sum_where(positives, pair, negatives, distances, margin)
+    return sum_where(positives, pair)

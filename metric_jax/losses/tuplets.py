@@ -7,12 +7,12 @@ lengths of the embeddings set; the tuplet margin loss takes the cosine, scaled, 
 
 import math
 
-import jax.numpy as jnp
 from jaxtyping import Array
 
 from metric_jax.anchors import per_anchor
 from metric_jax.distances import cosine_similarity, dot_product
 from metric_jax.limits import POSITIVE, Limits
+from metric_jax.losses.angles import cos_of_shifted
 from metric_jax.losses.softmax import against
 from metric_jax.reductions import Terms, terms
 
@@ -85,16 +85,5 @@ def tuplet_margin_loss(
         Yu, Tao (2019), Deep Metric Learning with Tuplet Margin Loss.
         https://openaccess.thecvf.com/content_ICCV_2019/html/Yu_Deep_Metric_Learning_With_Tuplet_Margin_Loss_ICCV_2019_paper.html
     """
-    of_positives = scale * _cosine_less(similarities, margin)
+    of_positives = scale * cos_of_shifted(similarities, -margin)
     return terms(against(of_positives, scale * similarities, negatives), where=positives)
-
-
-def _cosine_less(cosine: Array, margin: float | Array) -> Array:
-    """``cos(θ - margin)`` of ``cos θ``, with a finite slope at ``cos θ = ±1``, where θ has none.
-
-    A sine below the rounding error of the cosine is 0: two equal rows have the angle 0, not one of rounding's making.
-    """
-    squared_sine = 1.0 - cosine * cosine
-    at_zero = squared_sine <= 16.0 * jnp.finfo(cosine.dtype).eps
-    sine = jnp.where(at_zero, 0.0, jnp.sqrt(jnp.where(at_zero, 1.0, squared_sine)))
-    return cosine * jnp.cos(margin) + sine * jnp.sin(margin)
