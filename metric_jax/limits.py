@@ -48,6 +48,7 @@ class Limits:
 POSITIVE = Limits(0.0, excludes=(0.0,))
 NOT_NEGATIVE = Limits(0.0)
 FRACTION = Limits(0.0, 1.0)
+COSINE_GAP = Limits(0.0, 2.0)  # of two cosines
 
 
 def check(owner: str, given: Mapping[str, Any], limits: Mapping[str, Limits]) -> None:

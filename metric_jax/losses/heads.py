@@ -19,13 +19,12 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from metric_jax.distances import cosine_similarity, dot_product, euclidean
-from metric_jax.limits import POSITIVE, Limits
+from metric_jax.limits import COSINE_GAP, POSITIVE, Limits
 from metric_jax.losses.angles import cos_of_shifted
 from metric_jax.proxies import ProxyBatch, proxy_loss, softmax_head
 from metric_jax.reductions import Terms, terms
 
 ANGLE = Limits(0.0, math.pi)
-COSINE_GAP = Limits(0.0, 2.0)
 
 
 @softmax_head(within={"temperature": POSITIVE})

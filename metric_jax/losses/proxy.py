@@ -13,12 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from metric_jax.distances import cosine_similarity, euclidean, normalize, squared_euclidean
-from metric_jax.limits import NOT_NEGATIVE, POSITIVE, Limits
+from metric_jax.limits import COSINE_GAP, NOT_NEGATIVE, POSITIVE
 from metric_jax.proxies import ProxyBatch, proxy_loss, softmax_head
 from metric_jax.reductions import Parts, Terms, terms
 from metric_jax.sums import log_sum_exp
-
-COSINE_GAP = Limits(0.0, 2.0)
 
 
 @softmax_head(own_in_denominator=False, within={"scale": POSITIVE})

@@ -17,14 +17,13 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from metric_jax.anchors import Batch
-from metric_jax.collectives import log_sum_exp_over, sum_over
 from metric_jax.distances import euclidean, squared_euclidean
 from metric_jax.interface import ROWS, publish
 from metric_jax.limits import NOT_NEGATIVE, POSITIVE, Limits
+from metric_jax.losses.softmax import log_mean_exp
 from metric_jax.mining import first_argmin
 from metric_jax.pairs import compare
 from metric_jax.reductions import reduce, terms
-from metric_jax.sums import log_sum_exp
 from metric_jax.types import AxisName
 
 UNTILED = tuple(name for name in ROWS if name != "tile")  # of a regularizer that compares no rows
@@ -110,14 +109,7 @@ def uniformity_loss(batch: Batch, *, t: float | Array = 2.0) -> Array:
         Wang, Isola (2020), Understanding Contrastive Representation Learning through Alignment and Uniformity on the
         Hypersphere. https://arxiv.org/abs/2005.10242
     """
-
-    def one_anchor(squared: Array, others: Array, _: Array) -> tuple[Array, Array]:
-        return log_sum_exp(-t * squared, others), jnp.sum(others, dtype=squared.dtype)
-
-    of_rows, numbers = batch.over_anchors(one_anchor)
-    number = sum_over(jnp.sum(numbers), batch.axis_name)
-    total = log_sum_exp_over(log_sum_exp(of_rows, numbers > 0), batch.axis_name)
-    return jnp.where(number > 0, total - jnp.log(jnp.maximum(number, 1.0)), 0.0)
+    return log_mean_exp(batch, lambda squared, others, _: (-t * squared, others))
 
 
 @regularizer(shared=UNTILED, within={"radius": NOT_NEGATIVE})

@@ -10,6 +10,8 @@ SupCon's all positives too, and the decoupled loss's the negatives alone. The fo
 no temperature does it overflow, saturate, or lose a small loss to rounding.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -151,25 +153,33 @@ def decoupled_contrastive_loss(
     References:
         Yeh, Hong, Hsu, Liu, Chen, LeCun (2021), Decoupled Contrastive Learning. https://arxiv.org/abs/2110.06848
     """
-    log_mean = jnp.zeros(()) if sigma is None else _log_mean_exp(batch, sigma)
+    width: float | Array = 1.0 if sigma is None else sigma
+
+    def in_units_of_width(similarities: Array, positives: Array, negatives: Array) -> tuple[Array, Array]:
+        return similarities / width, positives & jnp.any(negatives)
+
+    log_mean = jnp.zeros(()) if sigma is None else log_mean_exp(batch, in_units_of_width)
 
     def one_anchor(similarities: Array, positives: Array, negatives: Array) -> Terms:
         logits, is_term = similarities / temperature, positives & jnp.any(negatives)
         pulls = logits
         if sigma is not None:
             # Only at the terms: elsewhere the exponential may overflow, and 0 times its slope would be NaN.
-            pulls = logits * (2.0 - jnp.exp(jnp.where(is_term, similarities / sigma - log_mean, 0.0)))
+            pulls = logits * (2.0 - jnp.exp(jnp.where(is_term, similarities / width - log_mean, 0.0)))
         return terms(log_sum_exp(logits, negatives) - pulls, where=is_term)
 
     return batch.over_anchors(one_anchor)
 
 
-def _log_mean_exp(batch: Batch, sigma: float | Array) -> Array:
-    """``log mean exp(s / σ)`` over the positive pairs, on all devices, of anchors that have a negative."""
+def log_mean_exp(batch: Batch, values_of: Callable[..., tuple[Array, Array]]) -> Array:
+    """``log mean exp(value)`` over pairs of all devices; 0 if there are none.
 
-    def one_anchor(similarities: Array, positives: Array, negatives: Array) -> tuple[Array, Array]:
-        is_term = positives & jnp.any(negatives)
-        return log_sum_exp(similarities / sigma, is_term), jnp.sum(is_term, dtype=similarities.dtype)
+    ``values_of(distances, positives, negatives)`` gives the values of one anchor's pairs, and which of them count.
+    """
+
+    def one_anchor(*row: Array) -> tuple[Array, Array]:
+        values, where = values_of(*row)
+        return log_sum_exp(values, where), jnp.sum(where, dtype=values.dtype)
 
     of_anchors, counts = batch.over_anchors(one_anchor)
     total = sum_over(jnp.sum(counts), batch.axis_name)
