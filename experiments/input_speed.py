@@ -24,7 +24,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a scr
 from experiments import command
 from metric_jax import data, training
 from metric_jax.data import samplers
-from metric_jax.training import folders
+from metric_jax.training import choices, folders
 
 
 def main(config: ml_collections.ConfigDict, steps: int) -> dict[str, float]:
@@ -62,8 +62,7 @@ def main(config: ml_collections.ConfigDict, steps: int) -> dict[str, float]:
 def batch_seconds(config: ml_collections.ConfigDict) -> list[float]:
     """How long each of the batches takes but the first, if nothing but batches is made."""
     train, _ = data.load(**config.data)
-    sampled = {key: value for key, value in config.batch.items() if key != "chunk"}
-    sampler = samplers.choose(train, **sampled, seed=config.seed)
+    sampler = choices.sampler(train, **config.batch, seed=config.seed)
     if isinstance(sampler, samplers.HardClassSampler):  # which looks for neighbours only among centres
         classes = len(set(train.labels.tolist()))
         sampler = sampler.with_centres(np.random.default_rng(0).normal(size=(classes, config.model.dim)))

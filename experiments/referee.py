@@ -39,7 +39,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a scr
 from configs import base
 from experiments import beginning, command, interrupt, sweep
 from metric_jax import data, training
-from metric_jax.data import Images, datasets, samplers
+from metric_jax.data import Images, datasets
 from metric_jax.data.errors import unknown
 from metric_jax.evaluation import retrieval
 from metric_jax.training import RunError, StoppedError, choices, folders, optimizers
@@ -169,8 +169,7 @@ def in_torch(config: ConfigDict) -> Outcome:
 
 def batches(config: ConfigDict, train: Images, key: jax.Array) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The images, as the network gets them, and labels of every step of `training.train_and_evaluate`."""
-    sampled = {name: value for name, value in config.batch.items() if name != "chunk"}
-    sampler = samplers.choose(train, **sampled, seed=config.seed)
+    sampler = choices.sampler(train, **config.batch, seed=config.seed)
     augment = choices.augmentation(**config.augment)
 
     @jax.jit

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets
 
-from metric_jax.data import Images, folder, load, samplers, sources
-from metric_jax.training import loop
+from metric_jax.data import Images, folder, load, sources
+from metric_jax.training import choices, loop
 
 CONFIGS = sorted(
     path.stem
@@ -29,8 +29,7 @@ def images(labels, supers=None):
 
 
 def batch_of(config, train):
-    sampled = {key: value for key, value in config.batch.items() if key != "chunk"}
-    return samplers.choose(train, **sampled, seed=config.seed)(3)
+    return choices.sampler(train, **config.batch, seed=config.seed)(3)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

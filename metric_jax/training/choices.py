@@ -19,7 +19,7 @@ from jaxtyping import Array
 
 from metric_jax import diagnostics, distances, losses, models
 from metric_jax import memory as memories
-from metric_jax.data import augment
+from metric_jax.data import Images, augment, samplers
 from metric_jax.data.errors import unknown
 from metric_jax.distances import Distance
 from metric_jax.interface import BATCH, PROXY
@@ -221,6 +221,11 @@ def _trial(objective: Objective, memory_size: int) -> Array:
 
 def _loss_called(key: str, name: str) -> Any:
     return _choose(key, name, {**batch_losses(), **proxy_losses()})
+
+
+def sampler(train: Images, *, seed: int, chunk: int, **drawn: Any) -> samplers.PKSampler:
+    """The sampler that a config's batch describes; the chunk in it is one of a step, and not of what is drawn."""
+    return samplers.choose(train, **drawn, seed=seed)
 
 
 def augmentation(**amounts: Any) -> Augment | None:

@@ -81,8 +81,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
     devices.keep_compiled(config.compiled)
     train, test = datasets.load(**config.data)
     images_digest = datasets.digest(train, test)
-    sampled = {key: value for key, value in config.batch.items() if key != "chunk"}
-    sampler = samplers.choose(train, **sampled, seed=config.seed)
+    sampler = choices.sampler(train, **config.batch, seed=config.seed)
     batch_size = config.batch.classes * config.batch.samples
     mesh = devices.mesh(batch_size)
     source = Source(data.renumbered(train), sampler, config.steps, mesh)
