@@ -217,7 +217,7 @@ def check_pairs(
 
 def _check_signs(pairs: Pairs) -> None:
     """Raises a ValueError if a known pair is both a positive and a negative one."""
-    if any(isinstance(x, jax.core.Tracer) or not x.is_fully_addressable for x in pairs):
+    if not _are_known(*pairs):
         return
     anchor, reference, is_positive, valid = (np.asarray(x).ravel() for x in pairs)
     known = np.stack([anchor, reference], axis=1)
@@ -241,10 +241,15 @@ def check_indices(indices: Array, valid: Array, count: int, name: str) -> None:
 
 def outside(indices: Array, valid: Array, count: int) -> np.ndarray:
     """The valid indices that are known and not within ``[0, count)``; none of an array that is traced or elsewhere."""
-    if any(isinstance(x, jax.core.Tracer) or not x.is_fully_addressable for x in (indices, valid)):
+    if not _are_known(indices, valid):
         return np.zeros(0, int)
     used = np.asarray(indices)[np.asarray(valid)]
     return used[(used < 0) | (used >= count)]
+
+
+def _are_known(*arrays: Array) -> bool:
+    """Whether the numbers are here: not traced, nor on devices of another process."""
+    return not any(isinstance(x, jax.core.Tracer) or not x.is_fully_addressable for x in arrays)
 
 
 def as_array(x: Any, name: str) -> Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from metric_jax.tiles import join, split
+from metric_jax.tiles import join, opened, split
 
 
 def log_sum_exp(values: Array, where: Array) -> Array:
@@ -48,13 +48,8 @@ def sum_where(where: Array, term: Callable[[Array], Any]) -> Any:
         The sum, a pytree as ``term`` returns it; zeros if nothing is selected.
     """
     some = jnp.argmax(where)  # an index, which inside `shard_map` varies over devices as the mask does
-    traced, shape = jax.make_jaxpr(term, return_shape=True)(some)
-
-    def of_index(i: Array, floats: Any, others: Any) -> Any:
-        found = jax.core.eval_jaxpr(traced.jaxpr, join(floats, others), i)
-        return jax.tree.unflatten(jax.tree.structure(shape), found)
-
-    return _sum(of_index, where, *split(list(traced.consts)))
+    of, closure = opened(term, some)
+    return _sum(lambda i, floats, others: of(join(floats, others), i), where, *split(closure))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

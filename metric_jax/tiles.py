@@ -32,6 +32,17 @@ def alike(tree: Any) -> Any:
     )
 
 
+def opened(fn: Callable[[Any], Any], example: Any) -> tuple[Callable[[list[Any], Any], Any], list[Any]]:
+    """``(of, closure)`` with ``fn(x) = of(closure, x)`` for x like the example: what fn closes over, as an argument."""
+    traced, shape = jax.make_jaxpr(fn, return_shape=True)(example)
+
+    def of(closure: list[Any], x: Any) -> Any:
+        found = jax.core.eval_jaxpr(traced.jaxpr, closure, *jax.tree.leaves(x))
+        return jax.tree.unflatten(jax.tree.structure(shape), found)
+
+    return of, list(traced.consts)
+
+
 def split(tree: Any) -> tuple[Any, Any]:
     """The tree's floating arrays and the others, each with None in the place of the rest."""
     is_float = jax.tree.map(lambda x: jnp.issubdtype(jnp.result_type(x), jnp.inexact), tree)
@@ -55,16 +66,13 @@ def sum_in_tiles(fn: Callable[[Any], tuple[Array, Any]], items: Any, tile: int) 
     Returns:
         The sums, as fn returns them.
     """
-    traced, shape = jax.make_jaxpr(fn, return_shape=True)(jax.tree.map(lambda x: x[0], items))
+    of_item, shared = opened(fn, jax.tree.map(lambda x: x[0], items))
 
     def of_tile(shared: list[Any], tile_items: Any) -> tuple[Array, Any]:
-        def of_item(item: Any) -> tuple[Array, Any]:
-            found = jax.core.eval_jaxpr(traced.jaxpr, shared, *jax.tree.leaves(item))
-            return jax.tree.unflatten(jax.tree.structure(shape), found)
+        found = jax.vmap(functools.partial(of_item, shared))(tile_items)
+        return jax.tree.map(lambda x: jnp.sum(x, axis=0), found)
 
-        return jax.tree.map(lambda x: jnp.sum(x, axis=0), jax.vmap(of_item)(tile_items))
-
-    return _sum(of_tile, tile, list(traced.consts), items)
+    return _sum(of_tile, tile, shared, items)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -40,7 +40,9 @@ def test_a_match_may_look_its_labels_up(loss, x64):
 @pytest.mark.parametrize("name", ["batch_hard", "semi_hard", "semi_hard_swap", "batch_all"])
 def test_what_a_penalty_closes_over_may_be_learned(name, tile, x64):
     def value(sharpness):
-        penalty = functools.partial(lambda x, b: jax.nn.softplus(b * x) / b, b=sharpness)
+        def penalty(x):
+            return jax.nn.softplus(sharpness * x) / sharpness
+
         return LOSSES[name](random_rows().astype(float), LABELS, penalty=penalty, tile=tile)
 
     found = jax.jit(jax.grad(value))(2.0)

@@ -137,9 +137,8 @@ def faulty(people, tmp_path, monkeypatch):
     (root / "Ada/empty.jpg").touch()
     (root / "Ada/huge.png").write_bytes(bomb(20_000))
     (root / "Ada/link.png").symlink_to("nowhere.png")
-    (root / "Ada/link.txt").symlink_to(
-        tmp_path / "elsewhere/secret.txt"
-    )  # which does not pretend to be an image
+    # This one does not pretend to be an image.
+    (root / "Ada/link.txt").symlink_to(tmp_path / "elsewhere/secret.txt")
     (root / "Ada/loop.png").symlink_to("loop.png")
     (root / "Ada/outside.png").symlink_to(tmp_path / "elsewhere/secret.png")
     (root / "Ada/photo.HEIC").write_bytes(b"ftypheic")
