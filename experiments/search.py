@@ -113,7 +113,7 @@ def check_out(out: str, image: str) -> None:
 def check_apart(out: str, images: str) -> None:
     """Raises a RunError if a picture would lie in a folder of images, or take the place of one of a manifest's."""
     path, home = (pathlib.Path(each).expanduser().resolve() for each in (out, images))
-    if home.is_file() and home.suffix.lower() in manifest.SUFFIXES:
+    if manifest.is_one(home):
         is_among = path in (file.path.resolve() for file in manifest.read(home).files)
     else:
         is_among = bool(images) and path.is_relative_to(home)
@@ -237,7 +237,7 @@ def picture_of(run: Run, images: str | None) -> Callable[[str], np.ndarray | Non
     """From an image's id to the image, or None if it is not there or broken."""
     if images is not None:
         home = pathlib.Path(images).resolve()
-        if home.suffix.lower() in manifest.SUFFIXES and home.is_file():
+        if manifest.is_one(home):
             home = home.parent  # to which the paths in a manifest are relative
         if not home.is_dir():
             raise RunError(f"there is no folder --images={images}: name the one that was embedded")

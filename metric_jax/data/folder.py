@@ -182,7 +182,7 @@ def existing(root: str, *, option: str = "data.root") -> pathlib.Path:
         raise DataError(f"{option} is empty: say which folder of images")
     try:
         home = pathlib.Path(root).expanduser()
-        found = home.is_dir() or (home.is_file() and home.suffix.lower() in manifest.SUFFIXES)
+        found = home.is_dir() or manifest.is_one(home)
     except (OSError, RuntimeError) as error:
         raise DataError(f"{option}={root[:80]!r} cannot be looked for: {error}"[:200]) from error
     if not found:

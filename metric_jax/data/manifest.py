@@ -31,6 +31,11 @@ OPTIONAL = ("split", "group", "super")
 Row = dict[str, Any]
 
 
+def is_one(path: pathlib.Path) -> bool:
+    """Whether a file is there that is called as a manifest is."""
+    return path.is_file() and path.suffix.lower() in SUFFIXES
+
+
 def read(path: pathlib.Path) -> Listing:
     r"""Reads a manifest.
 
