@@ -133,11 +133,12 @@ def test_no_class_and_no_image_is_ahead_of_another(classes, samples):
     assert sum(totals) == 120 * classes
 
 
-def test_which_classes_go_together_changes():
-    drawn = samplers.ClassBalancedSampler(MANY, classes=6, samples=4, seed=0)
-    pairs = {
-        pair for batch in range(80) for pair in itertools.combinations(sorted(set(MANY[drawn(batch)])), 2)
-    }
+@pytest.mark.parametrize("classes", [6, 7, 11])
+def test_which_classes_go_together_changes(classes):
+    drawn = samplers.ClassBalancedSampler(MANY, classes=classes, samples=4, seed=0)
+    met = [set(MANY[drawn(batch)]) for batch in range(80)]
+    assert {len(each) for each in met} == {classes}
+    pairs = {pair for each in met for pair in itertools.combinations(sorted(each), 2)}
     assert len(pairs) > 0.95 * math.comb(24, 2)
 
 
@@ -242,13 +243,24 @@ def test_classes_of_one_origin_come_together_only_where_no_others_are_left():
         for start in (0, 3):
             group = chosen[start : start + 1]
             for _ in range(2):
-                free = [label for label in range(24) if label not in [*chosen[:start], *group]]
-                free = [label for label in free if label // 3 not in {one // 3 for one in group}]
+                there = {label // 3 for label in [*chosen[:start], *group]}
+                free = [label for label in range(24) if label // 3 not in there]
                 group.append(min(free, key=lambda label, a=group[0]: math.dist(CENTRES[label], CENTRES[a])))
             assert chosen[start : start + 3] == group
+        assert len({label // 3 for label in chosen}) == 6
     alone = samplers.HardClassSampler(MANY, neighbours=5, **{**options, "origins": np.zeros(len(MANY))})
     for batch in range(20):
         assert len(set(MANY[alone.with_centres(CENTRES)(batch)])) == 6
+
+
+def test_a_batch_of_as_many_classes_as_origins_has_one_of_each():
+    """A class lies by its mirror image, and no neighbour of the one may bring the other."""
+    labels = np.repeat(np.arange(8), 2)
+    centres = (np.arange(8) % 4)[:, None] + np.repeat([0.0, 0.01], 4)[:, None]
+    options = {"classes": 4, "samples": 2, "seed": 0, "origins": labels % 4}
+    drawn = samplers.HardClassSampler(labels, neighbours=1, **options).with_centres(centres)
+    for batch in range(200):
+        assert sorted(set((labels[drawn(batch)] % 4).tolist())) == [0, 1, 2, 3]
 
 
 def test_turned_and_mirrored_classes_are_of_one_origin():

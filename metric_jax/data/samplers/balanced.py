@@ -34,7 +34,30 @@ class ClassBalancedSampler(PKSampler):
 
 
 def _deal(total: int, take: int, turn: int, *, seed: tuple[int, int]) -> np.ndarray:
-    """Turn's ``[take]`` different numbers below ``total``, from a pack that is shuffled when a turn ends with it."""
-    shuffled, within = divmod(turn, total // math.gcd(total, take))
-    pack = np.random.default_rng((*seed, shuffled)).permutation(total)
-    return pack[(within * take + np.arange(take)) % total]
+    """Turn's ``[take]`` different numbers below ``total``, from one pack after the other."""
+    number, start = divmod(turn * take, total)
+    dealt = _pack(number, total, take, seed)[start : start + take]
+    if len(dealt) == take:
+        return dealt
+    return np.concatenate([dealt, _pack(number + 1, total, take, seed)[: take - len(dealt)]])
+
+
+def _pack(number: int, total: int, take: int, seed: tuple[int, int]) -> np.ndarray:
+    """The numbers below ``total``, shuffled so that no turn that two packs share gets one of them from both.
+
+    To that end those that the last turn of the pack before began with go behind the other ones of the first ``take``,
+    which leaves the end of the pack as it is. A pack of less than two turns has no such end: it comes again in the
+    same order, until a turn ends with it.
+    """
+    again = 1 if total >= 2 * take else take // math.gcd(total, take)
+
+    def shuffled(number: int) -> np.ndarray:
+        return np.random.default_rng((*seed, number // again)).permutation(total)
+
+    pack = shuffled(number)
+    before = number * total % take  # of a turn that began with the pack before
+    if before and again == 1:
+        first = pack[:take]
+        is_old = np.isin(first, shuffled(number - 1)[-before:])
+        pack[:take] = first[np.argsort(is_old, kind="stable")]
+    return pack

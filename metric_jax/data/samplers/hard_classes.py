@@ -90,23 +90,34 @@ class HardClassSampler(PKSampler):
     def _choose(self, rng: np.random.Generator) -> np.ndarray:
         if self._centres is None:
             return super()._choose(rng)
-        # Of the first P drawn, enough are free until the batch is full: one product has the distances of them all.
-        drawn = rng.permutation(len(self._counts))[: self.classes]
+        # Of the first P drawn, enough are left until the batch is full: one product has the distances of them all.
+        drawn = self._apart_first(rng.permutation(len(self._counts)))[: self.classes]
         # Squared, less what all share.
         distances = self._squares - 2 * (self._centres[drawn] @ self._centres.T)
-        # Itself first, even beside one in the very same place.
-        distances[np.arange(len(drawn)), drawn] = -np.inf
         free = np.ones(len(self._counts), bool)
+        apart = free.copy()  # of an origin of which the batch has no class yet
         chosen: list[int] = []
-        for one, to_others in zip(drawn, distances, strict=True):
-            if free[one] and len(chosen) < self.classes:
-                for _ in range(1 + self._neighbours):
-                    to_others[~free] = np.inf
-                    nearest = int(np.argmin(to_others))
-                    chosen.append(nearest)
-                    free[nearest] = False
-                    to_others[self._origins == self._origins[nearest]] = np.finfo(np.float64).max
+
+        def take(one: int) -> None:
+            chosen.append(one)
+            free[one] = False
+            apart[self._origins == self._origins[one]] = False
+
+        for left in (apart, free):
+            for one, to_others in zip(drawn.tolist(), distances, strict=True):
+                if left[one] and len(chosen) < self.classes:
+                    take(one)
+                    for _ in range(self._neighbours):
+                        to_others[~apart] = np.finfo(np.float64).max
+                        to_others[~free] = np.inf
+                        take(int(np.argmin(to_others)))
         return np.array(chosen)
+
+    def _apart_first(self, classes: np.ndarray) -> np.ndarray:
+        """These classes, those before which none of their origin comes in front of the others."""
+        is_later = np.ones(len(classes), bool)
+        is_later[np.unique(self._origins[classes], return_index=True)[1]] = False
+        return classes[np.argsort(is_later, kind="stable")]
 
 
 def class_centres(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
