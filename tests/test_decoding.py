@@ -125,6 +125,11 @@ def test_what_is_transparent_lies_on_white(mode):
     assert decoded[0, :, 0].tolist() == [0, 255]
 
 
+def test_a_shade_of_sixteen_bits_may_be_transparent():
+    stored = encoded(np.array([[0, 20_000, 40_000]], np.uint16), transparency=20_000)
+    assert decoding.decode(stored)[0, :, 0].tolist() == [0, 255, 156]
+
+
 def test_size_averages():
     image = np.random.default_rng(0).integers(0, 256, (12, 20), dtype=np.uint8)
     means = image.reshape(4, 3, 4, 5).mean(axis=(1, 3))

@@ -114,6 +114,7 @@ FAULTS = {
     "Bob/cut.png": "truncated|broken",
     "Cyd": "a class without an image",
     "Dan": "a link that leads out of the folder",
+    "Dr.Who": "a link that leads nowhere",
     "loose.png": "lies beside the folders of classes",
     r"Ada/caf\udce9.png": "its name is not UTF-8",
 }
@@ -148,6 +149,7 @@ def faulty(people, tmp_path, monkeypatch):
     (root / "Bob/cut.png").write_bytes((root / "Ada/1.png").read_bytes()[:-30])
     (root / "Cyd").mkdir()
     (root / "Dan").symlink_to(tmp_path / "elsewhere")
+    (root / "Dr.Who").symlink_to(tmp_path / "nowhere")
     save(root / "loose.png", picture(51))
     pathlib.Path(os.fsdecode(os.fsencode(root) + b"/Ada/caf\xe9.png")).write_bytes(
         (root / "Ada/1.png").read_bytes()
@@ -167,6 +169,22 @@ def test_T7_one_report_lists_all_that_is_wrong(faulty):
     assert told.keys() == FAULTS.keys()
     for name, reason in FAULTS.items():
         assert re.search(reason, told[name]), name
+
+
+def test_T7_a_folder_that_may_be_listed_and_not_entered_joins_the_report(people, monkeypatch):
+    root, _ = people
+    looked = pathlib.Path.is_dir
+
+    def deny(path):
+        if path.parent.name == "Bob":
+            raise PermissionError(13, "Permission denied", str(path))
+        return looked(path)
+
+    monkeypatch.setattr(pathlib.Path, "is_dir", deny)
+    with pytest.raises(
+        DataError, match=r"'Bob': a class without.*\n.*'Bob/1.png': Permission denied\n.*'Bob/2.png'"
+    ):
+        folder.folder(str(root))
 
 
 def test_T7_names_of_all_digits_are_put_in_an_order(tmp_path):

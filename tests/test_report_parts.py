@@ -90,6 +90,13 @@ def test_umap_where_it_is_installed(monkeypatch, n, neighbours):
     assert np.abs(found[2].points).max() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("scale", [0, 1e-25])
+def test_of_what_is_as_good_as_one_point_there_is_a_pca_alone(scale):
+    """t-SNE would divide by a deviation of 0, and end the process."""
+    point = ONE._replace(embeddings=(scale * ONE.embeddings).astype(np.float32))
+    assert [projection.title for projection in embedding_map.projections(point, np.arange(24))] == ["PCA"]
+
+
 def test_without_umap_there_is_none(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert [projection.title for projection in embedding_map.projections(ONE, np.arange(24))] == [

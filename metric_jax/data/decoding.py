@@ -59,7 +59,9 @@ def decode(
             )
         grey = image.mode in GREY_MODES if channels == 0 else channels == 1
         if image.mode.startswith("I"):  # 16 bits a pixel: convert() would make all but the darkest white
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            deep = np.asarray(image)
+            is_clear = deep == image.info.get("transparency", -1)  # a shade that a PNG may say is transparent
+            image = Image.fromarray(np.where(is_clear, 255, deep >> 8).astype(np.uint8))
         if image.has_transparency_data:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image.convert("RGBA"))

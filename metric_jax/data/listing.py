@@ -103,7 +103,15 @@ def stamp(path: pathlib.Path) -> tuple[int, int, int]:
 
 def fault(path: pathlib.Path, root: pathlib.Path) -> str:
     """What is wrong with a path below a folder, without opening it; empty if nothing is, or it is none of ours."""
-    is_link = path.is_symlink() and not path.suffix  # which may lead to a folder
+    try:
+        return _fault(path, root)
+    except OSError as error:  # of a folder whose files may be listed and not looked at
+        return reason(error)
+
+
+def _fault(path: pathlib.Path, root: pathlib.Path) -> str:
+    is_person = path.parent == root and not path.exists()  # of a name with a dot, perhaps
+    is_link = path.is_symlink() and (not path.suffix or is_person)  # which may lead, or have led, to a folder
     if not (path.is_dir() or path.suffix.lower() in READ | NOT_READ or is_link):
         return ""
     try:

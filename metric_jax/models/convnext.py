@@ -161,7 +161,7 @@ class Block(nnx.Module):
 
     def __init__(self, width: int, *, dtype: str, rngs: nnx.Rngs):
         computed = jnp.dtype(dtype)
-        self.depthwise = nnx.Conv(
+        self.depthwise = network.Conv(
             width,
             width,
             kernel_size=(7, 7),
@@ -173,8 +173,8 @@ class Block(nnx.Module):
         self.norm = _norm(width, dtype, rngs)
         self.mlp = nnx.List(
             [
-                nnx.Linear(width, 4 * width, kernel_init=_SMALL, dtype=computed, rngs=rngs),
-                nnx.Linear(4 * width, width, kernel_init=_SMALL, dtype=computed, rngs=rngs),
+                network.Linear(width, 4 * width, kernel_init=_SMALL, dtype=computed, rngs=rngs),
+                network.Linear(4 * width, width, kernel_init=_SMALL, dtype=computed, rngs=rngs),
             ]
         )
         self.scale = nnx.Param(jnp.full((width,), 1e-6, jnp.float32))
@@ -183,16 +183,17 @@ class Block(nnx.Module):
         """``[batch, height, width, channels]`` to the same."""
         expand, contract = self.mlp
         added = contract(jax.nn.gelu(expand(self.norm(self.depthwise(x))), approximate=False))
-        return x + self.scale[...].astype(x.dtype)[None, None, None] * added
+        # in float32, and with it the sum over images and pixels that is the scale's gradient
+        return (x + self.scale[...][None, None, None] * added).astype(x.dtype)
 
 
 def _norm(width: int, dtype: str, rngs: nnx.Rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(width, dtype=jnp.dtype(dtype), rngs=rngs)
 
 
-def _patches(channels: int, width: int, side: int, dtype: str, rngs: nnx.Rngs) -> nnx.Conv:
+def _patches(channels: int, width: int, side: int, dtype: str, rngs: nnx.Rngs) -> network.Conv:
     """A convolution of squares that lie beside each other; what is left over at the borders falls away."""
-    return nnx.Conv(
+    return network.Conv(
         channels,
         width,
         kernel_size=(side, side),

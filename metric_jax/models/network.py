@@ -1,6 +1,7 @@
 """What every network begins and ends with: images that are checked, and a head that makes embeddings of features."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -82,8 +83,37 @@ class Network(nnx.Module):
         return distances.normalize(embeddings) if self.normalise else embeddings
 
 
+class Linear(nnx.Linear):
+    """Flax's linear map, but that the bias is added in float32 at least, and with it the sum that is its gradient."""
+
+    def __init__(self, *sizes: int, dtype: jnp.dtype, **options: Any):
+        super().__init__(*sizes, dtype=dtype, promote_dtype=_all_but_the_bias, **options)
+
+    def __call__(self, x: Array) -> Array:  # type: ignore[override]
+        """``[..., in]`` to ``[..., out]``, of the type that is computed in."""
+        return super().__call__(x).astype(self.dtype)
+
+
+class Conv(nnx.Conv):
+    """Flax's convolution, with its bias as that of `Linear`."""
+
+    def __init__(self, *sizes: int, dtype: jnp.dtype, **options: Any):
+        super().__init__(*sizes, dtype=dtype, promote_dtype=_all_but_the_bias, **options)
+
+    def __call__(self, x: Array) -> Array:  # type: ignore[override]
+        """``[batch, height, width, in]`` to the same of ``out`` channels, of the type that is computed in."""
+        return super().__call__(x).astype(self.dtype)
+
+
+def _all_but_the_bias(arrays: Any, /, *, dtype: Any = None, inexact: bool = True) -> Any:
+    """Input, kernel and bias as Flax is to use them; the keywords are those that it may pass."""
+    x, kernel, bias = arrays
+    return x.astype(dtype), kernel.astype(dtype), bias
+
+
 def standardised(images: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
-    """Pixels less the mean, over the deviation, of each colour; grey images become three equal colours."""
+    """Pixels less the mean, over the deviation, of each colour, in float32 at least; grey becomes three colours."""
+    images = images.astype(jnp.promote_types(images.dtype, jnp.float32))
     colours = jnp.broadcast_to(images, (*images.shape[:3], 3))
     offset, scale = (jnp.asarray(each, images.dtype)[None, None, None] for each in (mean, std))
     return (colours - offset) / scale

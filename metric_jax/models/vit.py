@@ -82,7 +82,7 @@ class ViT(Network):
         if width % heads:
             raise ValueError(f"model.heads={heads} must divide model.width={width}")
         self.mean, self.std, self.dtype = tuple(mean), tuple(std), dtype
-        self.patches = nnx.Conv(
+        self.patches = network.Conv(
             3,
             width,
             kernel_size=(patch, patch),
@@ -103,8 +103,9 @@ class ViT(Network):
         del train  # nothing in here knows
         x = self.patches(network.standardised(images, self.mean, self.std).astype(self.dtype))
         x = x.reshape(x.shape[0], -1, x.shape[-1])
-        token = jnp.broadcast_to(self.token[...].astype(x.dtype), (x.shape[0], 1, x.shape[-1]))
-        x = jnp.concatenate([token, x], axis=1) + self.positions[...].astype(x.dtype)[None]
+        token = jnp.broadcast_to(self.token[...], (x.shape[0], 1, x.shape[-1]))
+        # in float32, and with it the sums over images that are their gradients
+        x = (jnp.concatenate([token, x], axis=1) + self.positions[...][None]).astype(self.dtype)
         for block in self.blocks:
             x = block(x)
         return self.norm(x[:, 0])
@@ -151,8 +152,8 @@ class Block(nnx.Module):
         self.attention = Attention(width, heads, dtype=dtype, rngs=rngs)
         self.mlp = nnx.List(
             [
-                nnx.Linear(width, 4 * width, kernel_init=_SMALL, dtype=computed, rngs=rngs),
-                nnx.Linear(4 * width, width, kernel_init=_SMALL, dtype=computed, rngs=rngs),
+                network.Linear(width, 4 * width, kernel_init=_SMALL, dtype=computed, rngs=rngs),
+                network.Linear(4 * width, width, kernel_init=_SMALL, dtype=computed, rngs=rngs),
             ]
         )
 
@@ -169,8 +170,8 @@ class Attention(nnx.Module):
 
     def __init__(self, width: int, heads: int, *, dtype: str, rngs: nnx.Rngs):
         self.heads = heads
-        self.qkv = nnx.Linear(width, 3 * width, kernel_init=_SMALL, dtype=jnp.dtype(dtype), rngs=rngs)
-        self.out = nnx.Linear(width, width, kernel_init=_SMALL, dtype=jnp.dtype(dtype), rngs=rngs)
+        self.qkv = network.Linear(width, 3 * width, kernel_init=_SMALL, dtype=jnp.dtype(dtype), rngs=rngs)
+        self.out = network.Linear(width, width, kernel_init=_SMALL, dtype=jnp.dtype(dtype), rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
         """``[batch, patches, width]`` to the same."""

@@ -50,12 +50,13 @@ def projections(run: Run, shown: np.ndarray) -> list[Projection]:
     embeddings = as_rows(jnp.asarray(run.embeddings), "embeddings")
     rows = np.asarray(run.distance.prepare(embeddings, center(embeddings)))
     found = [_pca(rows, shown)]
-    if (rows[shown] == rows[shown[0]]).all():
-        return found  # one point has no neighbours to keep
+    points = rows[shown]
+    if (points == points[0]).all() or not points.var(axis=0).any():
+        return found  # one point, or what is one once it is squared, has no neighbours to keep
     if LEAST <= len(shown) <= MOST_TSNE:
-        found.append(_tsne(rows[shown]))
+        found.append(_tsne(points))
     if len(shown) >= LEAST and importlib.util.find_spec("umap"):
-        found.append(_umap(rows[shown]))
+        found.append(_umap(points))
     return found
 
 
