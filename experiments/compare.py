@@ -147,6 +147,10 @@ def main(
 
 def configured(path: str, settings: Sequence[str], name: str) -> ConfigDict:
     """The config of one loss, tested on classes that it is not trained on."""
+    for setting in settings:
+        for key, remedy in (("loss.name", "--losses"), ("data.split_seed", "--seeds")):
+            if setting.startswith(f"{key}="):
+                raise RunError(f"--set={setting}: that is what {remedy} says here")
     config = by_class(path, settings).config
     loss, *options = name.split(":")
     config.loss.name = LOSSES.get(loss, loss)
@@ -181,7 +185,11 @@ def parted(wanted: ConfigDict, seed: int) -> tuple[ConfigDict, Images, Images]:
             f"{len(known & asked)} of the {len(asked)} classes to test on are trained on, and what is measured here is "
             "of strangers: set data.split to 'class'"
         )
-    config.batch.classes = min(config.batch.classes, len(set(train.labels)))
+    there = len(set(train.labels))
+    if there < config.batch.classes:
+        # Some samplers draw classes by so many at a time.
+        together = {"hard_classes": 1 + config.batch.neighbours, "hierarchical": config.batch.super_classes}
+        config.batch.classes = there - there % together.get(config.batch.sampler, 1)
     return config, train, test
 
 

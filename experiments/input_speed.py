@@ -4,7 +4,9 @@ r"""How fast batches come, and how fast a run takes them: does training ever wai
         --config.batch.samples=2 --config.data.test_split='test[:400]' --steps=60
 
 Makes so many batches as the config says, and nothing else; then trains for as many steps, in a folder that is thrown
-away. Any key of configs/base.py can be set by a flag. What is told is the median batch and the median step.
+away. Any key of configs/base.py can be set by a flag. What is told is the median batch and the median step. Where a
+batch is of near classes, the batches that are made alone are such, by centres at random, which is the slower way; those
+that are trained on have any classes, for a run learns where classes lie at its first evaluation.
 """
 
 import json

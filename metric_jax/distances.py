@@ -32,7 +32,9 @@ HIGHEST = lax.Precision.HIGHEST
 class Distance:
     """A distance (or, with ``is_similarity``, a similarity) between embeddings.
 
-    Frozen and hashable, so that it is a static argument of jitted functions.
+    Frozen and hashable, so that it is a static argument of jitted functions. One that is made of another by
+    ``dataclasses.replace`` has all else of it: with another ``against`` or ``prepare``, say anew what ``between``,
+    ``ranks_like``, ``factors`` and ``is_symmetric`` are, or it is one distance here and another there.
 
     Attributes:
         name: What messages and configs call it.
@@ -47,8 +49,7 @@ class Distance:
             less that of row i from the origin: one bare product orders the rows. None if there are no such factors.
         precision: The precision of the matrix product; ``dataclasses.replace(euclidean, precision="default")``
             gives up exactness for speed on an accelerator.
-        is_symmetric: Whether x is as far from y as y from x, so that a batch needs only half of the comparisons with
-            itself. With another ``against`` or ``prepare``, say anew whether it is.
+        is_symmetric: Whether x is as far from y as y from x: a batch with itself needs half of the comparisons then.
 
     Example:
         >>> import jax.numpy as jnp
@@ -64,6 +65,15 @@ class Distance:
 
         >>> mj.cosine(x[1], 7.0 * x[1])
         Array(0., dtype=float32)
+
+        One of your own compares row with row, and a row with many.
+
+        >>> largest = lambda x, y: jnp.max(jnp.abs(x - y), axis=-1)
+        >>> chebyshev = mj.Distance(
+        ...     "chebyshev", largest, against=lambda x, ys, precision: largest(x[None], ys),
+        ...     prepare=lambda rows, center: rows, has_product=False, is_symmetric=True)
+        >>> chebyshev.pairwise(x, y).tolist()
+        [[4.0, 4.0], [4.0, 4.0]]
     """
 
     name: str
@@ -162,7 +172,10 @@ def check_measure(measure: Any, keyword: str) -> None:
     """Raises unless what was passed as ``keyword``, distance or similarity, is a `Distance` of that kind."""
     example = "mj.cosine_similarity" if keyword == "similarity" else "mj.euclidean"
     if not isinstance(measure, Distance):
-        raise TypeError(f"{keyword} must be a metric_jax Distance such as {example}, got {measure!r}")
+        raise TypeError(
+            f"{keyword} must be a metric_jax Distance such as {example}, got {measure!r}: help(mj.Distance) shows how "
+            "to make one of your own"
+        )
     if measure.is_similarity != (keyword == "similarity"):
         raise ValueError(f"{keyword} must be a {keyword} such as {example}, got {measure.name}")
 

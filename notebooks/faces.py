@@ -59,7 +59,7 @@ def write_digits(folder):
 photos = pathlib.Path(PHOTOS).expanduser() if PHOTOS else workdir / "photos"
 if not PHOTOS:
     write_digits(photos)
-people = sorted(each.name for each in photos.iterdir() if each.is_dir())
+people = sorted(each.name for each in photos.iterdir() if each.is_dir() and not each.name.startswith("."))
 print(f"{len(people)} people: {', '.join(people[:5])}, ...")
 
 # %% [markdown]

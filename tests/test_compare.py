@@ -166,6 +166,13 @@ def test_T3_sigterm_ends_a_comparison(measured, tmp_path, capsys):
         (["supcon:margn=1"], [0], [], "unknown config key 'loss.margn'"),
         (["supcon:0.5"], [0], [], "'0.5' must be KEY=VALUE"),
         (["supcon"], [0], ["steps=1,2"], "--set takes one value of each key here"),
+        (
+            ["supcon"],
+            [0],
+            ["loss.name=npairs_loss"],
+            "--set=loss.name=npairs_loss: that is what --losses says",
+        ),
+        (["supcon"], [0], ["data.split_seed=7"], "--set=data.split_seed=7: that is what --seeds says here"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_trained(tmp_path, losses, seeds, settings, told):
@@ -207,6 +214,16 @@ def test_strangers_are_none_who_are_trained_on():
     config.data.rotations = True
     _, train, test = compare.parted(config, 0)
     assert (len(set(train.labels)), len(set(test.labels))) == (20, 5)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "together"), [("hard_classes", "neighbours"), ("hierarchical", "super_classes")]
+)
+def test_a_batch_of_few_classes_is_one_that_its_sampler_can_draw(sampler, together):
+    config = sweep.load(DIGITS)
+    config.data.split, config.data.test_fraction = "class", 0.5
+    config.batch.update(sampler=sampler, classes=8, **{together: 3 if sampler == "hard_classes" else 4})
+    assert compare.parted(config, 0)[0].batch.classes == 4  # of the five that are trained on
 
 
 def test_a_seed_of_few_classes_leaves_the_batches_of_the_next_alone(monkeypatch):

@@ -284,6 +284,7 @@ def test_the_blind_spot_is_told(visit):
     page.get_by_role("button", name="Hard positive, A2 held").click()
     assert page.locator("#contrastive tbody tr").nth(2).locator("td").first.inner_text() == "0, 0"
     assert "gradient is exactly 0" in page.locator("#contrastive .verdict").inner_text()
+    assert "A1 and A2 pay, and are held" in page.locator("#contrastive .verdict").inner_text()
     assert page.locator("#contrastive svg", has_text="gradient 0").count() == 1
     assert kept(page, "contrastive")["end"] == kept(page, "contrastive")["points"]
     assert page.locator("#triplet svg", has_text="gradient 0").count() == 0

@@ -154,8 +154,8 @@ def _only_right(answers: Sequence[Answers]) -> dict[str, int]:
 def _policy(scripts: Sequence[str]) -> str:
     """What the browser may do with the page: run these very scripts, show what is in it, and fetch nothing.
 
-    Should a name ever come through unescaped, it still could not run or send anything. Styles need no hash: plotly adds
-    its own, and a style can fetch nothing here.
+    Should a name ever come through unescaped, it still could run no script and fetch nothing. Styles need no hash:
+    plotly adds its own, and a style can fetch nothing here.
     """
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{each}'" for each in hashes)
