@@ -25,6 +25,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from metric_jax import powers
+
 HIGHEST = lax.Precision.HIGHEST
 
 
@@ -231,9 +233,7 @@ def normalize(x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
 
 
 def _unit(x: Array) -> Array:
-    # Divided by a power of 2 near its largest entry, exactly, so that no square of a tiny or huge row leaves the range.
-    largest = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
-    x = jnp.ldexp(x, -jnp.frexp(jnp.where(jnp.isfinite(largest), largest, 1.0))[1])
+    x, _ = powers.near_one(x, axis=-1)
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * lax.rsqrt(jnp.where(squared == 0, 1.0, squared))
 
@@ -359,11 +359,7 @@ manhattan = Distance(
 """``Σ_i |x_i - y_i|``; it has no matrix product, and holds ``[references, dim]`` differences."""
 
 cosine = Distance(
-    "cosine",
-    between=_cosine_between,
-    against=_cosine_against,
-    prepare=_normalise,
-    is_symmetric=True,
+    "cosine", between=_cosine_between, against=_cosine_against, prepare=_normalise, is_symmetric=True
 )
 cosine = dataclasses.replace(
     cosine,
@@ -392,9 +388,6 @@ dot_product = Distance(
 # Not symmetric: the anchor's variance is the signal, and that of the difference is noise. An anchor that has the same
 # number everywhere has no signal, and the noise stands alone.
 signal_to_noise = Distance(
-    "signal_to_noise",
-    between=_noise_between,
-    against=_noise_against,
-    prepare=_subtract_own_mean,
+    "signal_to_noise", between=_noise_between, against=_noise_against, prepare=_subtract_own_mean
 )
 """``var(x - y) / var(x)``, the variances over the entries of a row: the anchor x is the signal."""

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from metric_jax import powers
 from metric_jax.distances import as_rows, check_same_dim
 from metric_jax.limits import Limits, check
 
@@ -81,12 +82,15 @@ def fit(embeddings: Float[Array, "batch dim"], *, shrinkage: Any = 0.5) -> White
     rows = as_rows(embeddings, "embeddings")
     if rows.ndim != 2 or not len(rows):
         raise ValueError(f"embeddings must be [batch, dim] with a row at least, got shape {rows.shape}")
+    if shrinkage is None or jnp.ndim(shrinkage):
+        raise TypeError(f"whitening.fit: shrinkage must be one number, got {shrinkage!r}")
     check("whitening.fit", {"shrinkage": shrinkage}, {"shrinkage": Limits(0.0, 1.0, excludes=(0.0,))})
     return _fit(rows, shrinkage)
 
 
 @jax.jit
 def _fit(rows: Array, shrinkage: Any) -> Whitening:
+    rows, exponent = powers.near_one(rows, axis=None)
     mean = rows.mean(axis=0)
     centred = rows - mean[None]
     covariance = _product(centred.T, centred) / len(rows)
@@ -96,9 +100,9 @@ def _fit(rows: Array, shrinkage: Any) -> Whitening:
     shrunk = (1 - shrinkage) * covariance + shrinkage * variance * jnp.eye(size, dtype=dtype)
     shrunk = jnp.where(is_point, jnp.eye(size, dtype=dtype), shrunk)
     mean = jnp.where(is_point, 0.0, mean)
-    return Whitening(
-        mean, _inverse_root(shrunk, jnp.where(is_point, 1.0, shrinkage * variance).astype(dtype))
-    )
+    root = _inverse_root(shrunk, jnp.where(is_point, 1.0, shrinkage * variance).astype(dtype))
+    projection = jnp.where(is_point, root, powers.times(root, -exponent))
+    return Whitening(powers.times(mean, exponent), projection)
 
 
 @jax.custom_jvp

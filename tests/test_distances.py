@@ -71,6 +71,21 @@ def test_gradients_against_central_differences(distance, precision):
 
 
 @every_distance
+@pytest.mark.parametrize("scale", [1.0, 16.0, 1e-3])
+def test_gradients_of_entries_that_are_zero(distance, scale, x64):
+    """As those of a network that ends with ReLU are; rows are longer and shorter than 1."""
+    x, y = (
+        scale * np.array([[3.0, 0.0, -1.0], [0.0, 0.0, 2.0]]),
+        np.array([[0.2, 1.0, 0.5], [0.7, -1.0, 0.0]]),
+    )
+    expected = references.central_differences(
+        lambda rows: np.sum(references.DISTANCES[distance.name](rows, scale * y)), x, step=1e-4 * scale
+    )
+    found = jax.grad(lambda rows: jnp.sum(distance(rows, scale * y)))(jnp.asarray(x))
+    assert_close(found, expected, 1e-7)
+
+
+@every_distance
 def test_elementwise_takes_any_leading_axes(distance):
     x, y = X[None, :2].repeat(4, axis=0), Y[None, 2:4].repeat(4, axis=0)
     assert distance(x, y).shape == (4, 2)

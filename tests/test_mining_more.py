@@ -309,6 +309,17 @@ def test_uniform_histogram_slots(per_bin):
         ("batch_easy_hard", {"positive": "semi_hard"}, "cannot both be semi_hard"),
         ("batch_easy_hard", {"negative_ranks": (2, 2)}, r"negative_ranks must be .* got \(2, 2\)"),
         ("batch_easy_hard", {"positive_ranks": (-1, None)}, "positive_ranks must be"),
+        ("batch_easy_hard", {"positive_ranks": None}, r"positive_ranks must be .*, got None"),
+        (
+            "batch_easy_hard",
+            {"negative_ranks": (0.5, None)},
+            r"negative_ranks must be .*, got \(0\.5, None\)",
+        ),
+        (
+            "batch_easy_hard",
+            {"positive_range": (0,)},
+            r"positive_range must be \(least, most\), two distances",
+        ),
         ("triplet_margin", {"kind": "semihard"}, "kind must be one of all, hard, semi_hard, easy, got 'semi"),
         ("triplet_margin", {"max_triplets": 0}, "max_triplets must be at least 1 or None, got 0"),
         ("angular", {"angle": 20.0}, r"angular: angle must be in \[0, 1.5708\], got 20"),

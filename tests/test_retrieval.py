@@ -7,6 +7,7 @@ import references
 from subjects import DISTANCES
 
 import metric_jax as mj
+from metric_jax.evaluation import ranks
 
 retrieval = mj.evaluation.retrieval
 every_tile = pytest.mark.parametrize("tile", ["auto", 1, 5])
@@ -316,3 +317,12 @@ def test_wrong_types_are_named():
         retrieval(batch, list("abcabc"))
     expected = retrieval(batch, labels, ks=(1, 2, 4))
     assert retrieval(batch.tolist(), labels.tolist(), ks=np.array([1, 2, 4])) == expected
+
+
+@pytest.mark.parametrize("count", [7, 250, 400])
+def test_the_smallest_are_those_of_a_whole_sort(count):
+    """By insertion or by sorting, of scores of either sign, that tie, and that are of no item."""
+    values = np.random.default_rng(count).integers(-99, 99, (300, 5)).astype(np.float32) / 7
+    values[::9], values[3] = np.inf, -0.0
+    expected = np.sort(np.concatenate([values, np.full((100, 5), np.inf, np.float32)]), axis=0)[:count]
+    np.testing.assert_array_equal(ranks._smallest(jnp.asarray(values), count), expected)

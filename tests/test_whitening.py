@@ -34,6 +34,13 @@ def test_is_its_formula(shrinkage, dtype, tolerance):
     np.testing.assert_allclose(found, whitened(ROWS, ROWS[:7], shrinkage), atol=tolerance)
 
 
+@pytest.mark.parametrize("scale", [2.0**-70, 2.0**80])
+def test_rows_whose_squares_leave_the_range_are_whitened_as_others(scale):
+    rows = (ROWS * scale).astype(np.float32)
+    found = mj.whitening.apply(mj.whitening.fit(rows), rows[:7])
+    np.testing.assert_allclose(found, whitened(ROWS, ROWS[:7], 0.5), atol=1e-4)
+
+
 def test_half_precision_is_computed_in_float32():
     rows = jnp.asarray(ROWS, jnp.bfloat16)
     whitening = mj.whitening.fit(rows)

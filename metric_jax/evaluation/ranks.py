@@ -27,7 +27,7 @@ from metric_jax.distances import Distance
 
 ROUNDING_UNITS = 8
 BLOCK = 16  # items: smaller blocks have more minima, of larger ones more has to be looked into
-INSERTED = 2**18  # numbers of a column times those to keep: beyond, sorting is faster than insertion
+INSERTED = 200  # numbers to keep of a column: of more, sorting is faster than insertion
 COMPARED = 128  # bounds: among more, looking up a value's place is faster than comparing it with each
 
 
@@ -114,11 +114,23 @@ def _smallest(values: Array, count: int) -> Array:
 
         return lax.scan(insert, jnp.full_like(values[:count], jnp.inf), values)[0]
 
+    def by_sorting_bits(values: Array) -> Array:
+        # XLA sorts integers 4 times as fast on CPU, for it orders floats with NaN in mind.
+        return _other_bits(jnp.sort(_other_bits(values), axis=0)[:count])
+
     def by_sorting(values: Array) -> Array:
         return jnp.sort(values, axis=0)[:count]
 
-    on_cpu = by_insertion if len(values) * count <= INSERTED else by_sorting
+    on_cpu = by_insertion if count <= INSERTED else by_sorting_bits
     return lax.platform_dependent(values, cpu=on_cpu, default=by_sorting)
+
+
+def _other_bits(x: Array) -> Array:
+    """Floats as integers of the same order, and these as the floats that they were; NaN is beyond infinity."""
+    floating = jnp.issubdtype(x.dtype, jnp.floating)
+    bits = lax.bitcast_convert_type(x, f"int{8 * x.dtype.itemsize}") if floating else x
+    bits = jnp.where(bits < 0, bits ^ jnp.iinfo(bits.dtype).max, bits)
+    return bits if floating else lax.bitcast_convert_type(bits, f"float{8 * x.dtype.itemsize}")
 
 
 def irrelevant_before(

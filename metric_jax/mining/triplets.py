@@ -1,6 +1,7 @@
 """Triplets chosen by how hard their ends are: the farthest positive, the nearest negative, or one between."""
 
 import math
+from numbers import Integral
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -136,8 +137,13 @@ def batch_easy_hard(
             raise ValueError(f"{name} must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
     if positive == negative == "semi_hard":
         raise ValueError("positive and negative cannot both be semi_hard: each is defined by the other")
-    _check_ranks(positive_ranks, "positive_ranks")
-    _check_ranks(negative_ranks, "negative_ranks")
+    for side, ranks, within in (
+        ("positive", positive_ranks, positive_range),
+        ("negative", negative_ranks, negative_range),
+    ):
+        _check_ranks(ranks, f"{side}_ranks")
+        if not _is_pair(within):
+            raise ValueError(f"{side}_range must be (least, most), two distances, got {within!r}")
 
     def one_anchor(distances: Array, positives: Array, negatives: Array) -> tuple[Array, Array, Array]:
         ps = _allowed(distances, distances, positives, positive_range, positive_ranks)
@@ -161,11 +167,15 @@ def batch_easy_hard(
 
 
 def _check_ranks(ranks: Ranks, name: str) -> None:
-    first, end = ranks
-    if first < 0 or (end is not None and end <= first):
+    is_whole = _is_pair(ranks) and all(isinstance(each, Integral) for each in ranks if each is not None)
+    if not is_whole or ranks[0] is None or ranks[0] < 0 or (ranks[1] is not None and ranks[1] <= ranks[0]):
         raise ValueError(
             f"{name} must be (first, end) with 0 <= first < end, or None for no end, got {ranks}"
         )
+
+
+def _is_pair(value: object) -> bool:
+    return hasattr(value, "__len__") and len(value) == 2
 
 
 def _allowed(distances: Array, hardness: Array, where: Array, limits: tuple, ranks: Ranks) -> Array:
