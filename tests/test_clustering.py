@@ -56,6 +56,14 @@ def test_a_collapse_is_one_cluster():
     assert found == {"nmi": 0.0, "ami": 0.0, "purity": pytest.approx(1 / 3), "clusters": 1}
 
 
+@pytest.mark.parametrize("scale", [2.0**-100, 2.0**100])
+def test_squares_beyond_float32_change_nothing(scale):
+    embeddings, labels = blobs(0)
+    assert clustering(embeddings * np.float32(scale), labels) == clustering(embeddings, labels)
+    found = clustering(np.repeat(np.eye(3), 4, axis=0) * scale, np.arange(12) // 4)
+    assert (found["clusters"], found["purity"]) == (3, 1.0)
+
+
 def test_a_seed_gives_the_same_clusters():
     generator = np.random.default_rng(0)
     embeddings, labels = generator.normal(size=(90, 2)), np.arange(90) // 10

@@ -65,7 +65,9 @@ def clustering(
     with warnings.catch_warnings():
         # of fewer distinct embeddings than classes: a collapse, which the results tell
         warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
-        found = cluster.KMeans(classes, n_init=1, random_state=seed).fit_predict(rows)
+        # Divided by a power of 2, exactly, so that no square leaves the range.
+        scaled = np.ldexp(rows, -np.frexp(np.abs(rows).max())[1])
+        found = cluster.KMeans(classes, n_init=1, random_state=seed).fit_predict(scaled)
     together = metrics.cluster.contingency_matrix(host, found)
     return {
         "nmi": float(metrics.normalized_mutual_info_score(host, found)),
