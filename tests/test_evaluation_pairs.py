@@ -140,6 +140,9 @@ def test_pair_distances_refuses():
         ValueError, match="embeddings are so large in row 0 that their euclidean distances are infinite"
     ):
         pair_distances(np.array([[1e30], [-1e30]], np.float32), [0], [1])
+    opposite = np.array([[3e38, 3e38], [-3e38, -3e38]], np.float32)
+    with pytest.raises(ValueError, match="embeddings are so large in row 0 that their manhattan distances"):
+        pair_distances(opposite, [0], [1], distance=mj.manhattan)
     for shape in ((4,), (0, 2)):
         with pytest.raises(ValueError, match=r"embeddings must be \[rows, dim\] with at least one row"):
             pair_distances(np.ones(shape, np.float32), [0], [1])
@@ -192,3 +195,10 @@ def test_relative_distances_refuses():
         relative_distances(rows, np.zeros((12, 3), np.float32), [0], [1])
     with pytest.raises(ValueError, match="cohort hold NaN or infinity in row 0"):
         relative_distances(rows, np.full((12, 2), np.nan, np.float32), [0], [1])
+    with pytest.raises(ValueError, match="cohort are so large in row 0 that their euclidean distances"):
+        relative_distances(rows, np.full((12, 2), 3e19, np.float32), [0], [1])
+
+
+def test_relative_distances_of_no_pairs_are_none():
+    rows = np.zeros((3, 2), np.float32)
+    assert relative_distances(rows, np.ones((10, 2), np.float32), [], []).shape == (0,)

@@ -64,6 +64,13 @@ def test_the_nearest_is_found_though_the_product_cannot_tell():
 def test_bad_input():
     with pytest.raises(ValueError, match="so large in row 0 that their euclidean distances are infinite"):
         nearest(ROWS * np.float32(1e25), k=1)
+    far = np.array([[3e19], [2e19]], np.float32)
+    for gallery, name in ((far, "gallery"), ([far[:0], far * 0, far], "gallery part 2")):
+        with pytest.raises(ValueError, match=f"^{name} are so large in row 0 that their euclidean distances"):
+            nearest(np.zeros((1, 1), np.float32), gallery, k=1)
+    far = np.full((2, 2), 3e38, np.float32)
+    with pytest.raises(ValueError, match=r"^gallery are so large in row 0 that their manhattan distances"):
+        nearest(np.zeros((1, 2), np.float32), far, k=1, distance=mj.manhattan)
     with pytest.raises(
         ValueError, match="k must be at most the 39 items that a query is compared with, got 40"
     ):

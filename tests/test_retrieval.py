@@ -219,6 +219,21 @@ def test_rows_whose_squares_are_infinite():
     )
 
 
+@pytest.mark.parametrize("scale", [1e30, 3e38])
+def test_manhattan_distances_are_finite_or_an_error(scale):
+    """Relevant items lie opposite, so that the rows of the other class are nearer to every query."""
+    batch = np.float32(scale) * np.array([[1, 1], [-1, -1]] * 2, np.float32)
+    labels = np.array([0, 0, 1, 1])
+    if scale == 1e30:
+        assert retrieval(batch, labels, ks=(1,), distance=mj.manhattan)["map_at_r"] == 0
+        return
+    with pytest.raises(ValueError, match="so large in row 0 that their manhattan distances are infinite"):
+        retrieval(batch, labels, ks=(1,), distance=mj.manhattan)
+    small = batch / np.float32(3e38)
+    with pytest.raises(ValueError, match="gallery are so large in row 0 that their manhattan distances"):
+        retrieval(small, labels, gallery=batch, gallery_labels=labels, ks=(1,), distance=mj.manhattan)
+
+
 def test_N13_nan_is_an_error_that_names_the_row():
     batch, labels = labelled(8, 2)
     for junk in (np.nan, np.inf):
@@ -295,6 +310,9 @@ def test_bad_input():
                 gallery=gallery,
                 gallery_labels=np.resize(labels, 9 * (1 + (gallery is not far))),
             )
+    parts = {"gallery": [batch[:0], batch, far], "gallery_labels": np.resize(labels, 18)}
+    with pytest.raises(ValueError, match=r"^gallery part 2 are so large in row 4"):
+        retrieval(batch, labels, **parts)
     with pytest.raises(ValueError, match=r"^embeddings are so large in row 4"):
         retrieval(far, labels)
     with pytest.raises(TypeError, match="distance must be"):

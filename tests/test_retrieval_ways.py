@@ -56,9 +56,11 @@ def test_N14_a_gallery_in_parts(metrics, tmp_path):
     check(in_parts, expect(queries, labels, gallery=gallery, gallery_labels=gallery_labels))
 
 
-def test_devices_share_the_queries():
+@pytest.mark.parametrize("axes", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize(("shape", "names"), [((4,), "a"), ((2, 2), "ab")])
+def test_devices_share_the_queries(shape, names, axes):
     (batch, labels), tile = unequal(), 7
-    mesh = jax.make_mesh((2, 2), ("a", "b"), devices=jax.devices()[:4], axis_types=(AxisType.Auto,) * 2)
+    mesh = jax.make_mesh(shape, tuple(names), devices=jax.devices()[:4], axis_types=(axes,) * len(shape))
     assert retrieval(batch, labels, tile=tile, mesh=mesh) == retrieval(batch, labels, tile=tile)
     gallery = {"gallery": [batch[:100], batch[100:]], "gallery_labels": labels}
     assert retrieval(batch, labels, **gallery, mesh=mesh) == retrieval(batch, labels, **gallery)

@@ -1,9 +1,11 @@
 """What evaluation asks of its input, and how it says what is wrong."""
 
+import functools
 import operator
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -31,28 +33,36 @@ def check_finite(rows: np.ndarray, name: str) -> None:
         )
 
 
-def finite_products(norms: np.ndarray, name: str, distance: Distance) -> None:
-    """Raises a ValueError if prepared rows of these squared norms have infinite products, hence distances."""
-    too_large = np.flatnonzero(~(norms <= np.finfo(norms.dtype).max / 4))  # |x - y|² <= 2 |x|² + 2 |y|²
-    if distance.has_product and too_large.size:
+@functools.partial(jax.jit, static_argnames="distance")
+def reaches(rows: Array, middle: Array, distance: Distance) -> Array:
+    """What bounds the distances of rows: ``|x|²`` of prepared ones, of a distance without a product ``Σ_i |x_i|``."""
+    prepared = distance.prepare(rows, middle)
+    return jnp.sum(prepared**2 if distance.has_product else jnp.abs(prepared), axis=-1)
+
+
+def finite_distances(reaches: np.ndarray, name: str, distance: Distance) -> None:
+    """Raises a ValueError if rows of these `reaches` may have infinite distances."""
+    too_large = np.flatnonzero(~(reaches <= np.finfo(reaches.dtype).max / 4))  # |x - y|² <= 2 |x|² + 2 |y|²
+    if too_large.size:
         raise ValueError(
             f"{name} are so large in row {too_large[0]} that their {distance.name} distances are infinite: "
             "scale them down, or normalize them"
         )
 
 
-def comparable(rows: Array, name: str, distance: Distance) -> Array:
-    """Where the rows are to be centered; raises a ValueError if their distances are infinite."""
-    middle = center(rows)
-    finite_products(np.asarray(jnp.sum(distance.prepare(rows, middle) ** 2, axis=-1)), name, distance)
+def comparable(rows: Array, name: str, distance: Distance, middle: Array | None = None) -> Array:
+    """Where the rows are to be centered, if not at ``middle``; raises a ValueError if their distances are infinite."""
+    middle = center(rows) if middle is None else middle
+    finite_distances(np.asarray(reaches(rows, middle, distance)), name, distance)
     return middle
 
 
-def parts(gallery: Any, name: str) -> list[Any]:
-    """The gallery as a list of matrices: it is one, or a sequence of some. They are checked as they are read."""
+def parts(gallery: Any, name: str) -> dict[str, Any]:
+    """The matrices of a gallery that have rows, each by what a message calls it; they are checked as they are read."""
     if isinstance(gallery, Sequence) and len(gallery) and all(np.ndim(part) == 2 for part in gallery):
-        return [part for part in gallery if len(part)] or [finite_rows(gallery[0], name)]
-    return [finite_rows(gallery, name)]
+        found = {f"{name} part {i}": part for i, part in enumerate(gallery) if len(part)}
+        return found or {name: finite_rows(gallery[0], name)}
+    return {name: finite_rows(gallery, name)}
 
 
 def same_dim(rows: Any, dim: int, name: str) -> Array:
@@ -104,7 +114,8 @@ def check_length(values: np.ndarray, name: str, rows: int, of: str) -> None:
 def numbers(values: Any, name: str) -> np.ndarray:
     """The values in float64; raises a TypeError unless they are real numbers."""
     try:
-        if not np.iscomplexobj(values):
+        kind = np.asarray(values).dtype
+        if kind.kind in "biu" or jnp.issubdtype(kind, jnp.floating):  # which bfloat16 is too
             return np.asarray(values, np.float64)
     except (TypeError, ValueError):
         pass

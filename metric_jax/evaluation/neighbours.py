@@ -45,7 +45,8 @@ def nearest(
 
     Raises:
         TypeError: Embeddings that are not floating.
-        ValueError: Rows that hold NaN or infinity, dimensions that differ, k beyond the gallery.
+        ValueError: Rows that hold NaN or infinity or are too large to compare, dimensions that differ, k beyond the
+            gallery.
 
     Example:
         >>> import metric_jax as mj
@@ -56,15 +57,16 @@ def nearest(
     check_measure(distance, "distance")
     rows = checks.finite_rows(queries, "queries")
     parts = checks.parts(rows if gallery is None else gallery, "gallery")
-    items = sum(map(len, parts)) - (gallery is None)
+    items = sum(map(len, parts.values())) - (gallery is None)
     if checks.count(k, "k") > items:
         raise ValueError(f"k must be at most the {items} items that a query is compared with, got {k}")
     middle = checks.comparable(rows, "queries", distance)
     held = 1 if distance.has_product else rows.shape[1]
-    size = tile_size(len(rows), max(map(len, parts)), tile, held)
+    size = tile_size(len(rows), max(map(len, parts.values())), tile, held)
     found, start = [], 0
-    for i, part in enumerate(parts):
-        read = checks.same_dim(part, rows.shape[1], "gallery" if len(parts) == 1 else f"gallery part {i}")
+    for name, part in parts.items():
+        read = checks.same_dim(part, rows.shape[1], name)
+        checks.comparable(read, name, distance, middle)
         taken = min(k + SPARE, len(read) - (gallery is None))
         far, chosen = _search(
             rows, read, middle, k=taken, itself=gallery is None, distance=distance, tile=size

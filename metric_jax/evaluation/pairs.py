@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from metric_jax import types
-from metric_jax.distances import Distance, check_measure, euclidean
+from metric_jax.distances import Distance, center, check_measure, euclidean
 from metric_jax.evaluation import checks
 from metric_jax.evaluation.neighbours import nearest
 
@@ -190,7 +190,8 @@ def relative_distances(
 
     Raises:
         TypeError: As of `pair_distances`; a cohort that is not floating.
-        ValueError: As of `pair_distances`; a cohort that holds NaN or infinity or has another dimension; k beyond it.
+        ValueError: As of `pair_distances`; a cohort that holds NaN or infinity, is too large to compare or has another
+            dimension; k beyond it.
 
     Example:
         >>> import numpy as np
@@ -213,9 +214,11 @@ def relative_distances(
     if checks.count(k, "k") > len(strangers):
         raise ValueError(f"k must be at most the {len(strangers)} items of the cohort, got {k}")
     between = pair_distances(rows, first, second, distance=distance)
+    checks.comparable(strangers, "cohort", distance, center(rows))
     _, to_cohort = nearest(rows, strangers, k=k, distance=distance)
     from_strangers = to_cohort.astype(np.float64).mean(axis=1)
-    return between - (from_strangers[np.asarray(first)] + from_strangers[np.asarray(second)]) / 2
+    first, second = np.asarray(first, int), np.asarray(second, int)  # which an empty list would not be
+    return between - (from_strangers[first] + from_strangers[second]) / 2
 
 
 @functools.partial(jax.jit, static_argnames="distance")

@@ -176,7 +176,7 @@ def retrieval_scores(
                 f"{items + 1} embeddings that count have nothing to be compared with: pass more, or a gallery"
             )
     else:
-        items = sum(map(len, parts))
+        items = sum(map(len, parts.values()))
         item_labels = checks.integers(gallery_labels, "gallery_labels", items, "items of the gallery")
     names = _names(metrics)
     at_k = any(name.endswith("@k") for name in names)

@@ -10,7 +10,7 @@ import functools
 import inspect
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -141,8 +141,8 @@ class _Part(NamedTuple):
         """Sorts and prepares; raises a ValueError if distances of the rows, called ``name``, are infinite."""
         order = np.argsort(labels, kind="stable")
         padded = np.pad(rows[order], ((0, -len(rows) % BLOCK), (0, 0)), mode="edge")
-        items, norms = _as_items(jnp.asarray(padded), middle, distance)
-        checks.finite_products(np.asarray(norms)[np.argsort(order)], name, distance)
+        items, reaches = _as_items(jnp.asarray(padded), middle, distance)
+        checks.finite_distances(np.asarray(reaches)[np.argsort(order)], name, distance)
         return cls(items, labels[order])
 
     def span(self, labels: np.ndarray) -> tuple[Array, Array]:
@@ -153,42 +153,46 @@ class _Part(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames="distance")
 def _as_items(rows: Array, middle: Array, distance: Distance) -> tuple[Array, Array]:
-    """What queries are multiplied by, and the squared norms of prepared rows."""
+    """What queries are multiplied by, and what bounds their distances."""
     prepared = distance.prepare(rows, middle)
-    return distance.factors(prepared)[1] if distance.factors else prepared, jnp.sum(prepared**2, axis=-1)
+    items = distance.factors(prepared)[1] if distance.factors else prepared
+    return items, checks.reaches(rows, middle, distance)
 
 
 @functools.partial(jax.jit, static_argnames="distance")
 def _as_queries(rows: Array, middle: Array, distance: Distance) -> tuple[Array, Array, Array]:
-    """What items are multiplied by, how far the rows are from the center, and the squared norms of prepared rows."""
+    """What items are multiplied by, how far the rows are from the center, and what bounds their distances."""
     prepared = distance.prepare(rows, middle)
     left = distance.factors(prepared)[0] if distance.factors else prepared
-    return left, ranks.from_center(prepared, distance), jnp.sum(prepared**2, axis=-1)
+    return left, ranks.from_center(prepared, distance), checks.reaches(rows, middle, distance)
 
 
 def score_queries(
     rows: np.ndarray,
     labels: np.ndarray,
-    parts: Sequence[Any] | None,
+    parts: Mapping[str, Any] | None,
     item_labels: np.ndarray,
     wanted: Wanted,
     distance: Distance,
     tile: int | str,
     mesh: Mesh | None,
 ) -> dict[str, np.ndarray]:
-    """The metrics ``[queries]`` of each query, NaN without a relevant item; leave-one-out if ``parts`` is None."""
+    """The metrics ``[queries]`` of each query, NaN without a relevant item; leave-one-out if ``parts`` is None.
+
+    The parts of the gallery are there by what a message calls them.
+    """
     distance = distance.ranking
     middle = jax.jit(center)(rows)
-    *of_queries, norms = map(np.asarray, _as_queries(jnp.asarray(rows), middle, distance))
-    checks.finite_products(norms, "embeddings", distance)
-    sources = [rows] if parts is None else parts
+    *of_queries, reaches = map(np.asarray, _as_queries(jnp.asarray(rows), middle, distance))
+    checks.finite_distances(reaches, "embeddings", distance)
+    names, sources = zip(*({"embeddings": rows} if parts is None else parts).items(), strict=True)
     ends = np.cumsum([len(source) for source in sources])
 
     @functools.lru_cache(maxsize=1)
     def read(part: int) -> _Part:
-        name = f"gallery part {part}" if len(sources) > 1 else "gallery" if parts else "embeddings"
-        source = np.asarray(checks.same_dim(sources[part], rows.shape[1], name))
-        return _Part.of(source, item_labels[ends[part] - len(source) : ends[part]], middle, distance, name)
+        source = np.asarray(checks.same_dim(sources[part], rows.shape[1], names[part]))
+        its_labels = item_labels[ends[part] - len(source) : ends[part]]
+        return _Part.of(source, its_labels, middle, distance, names[part])
 
     own = np.full(len(rows), -1)
     if parts is None:
@@ -268,7 +272,8 @@ def _over_tiles(fn: Callable[..., Any]) -> Callable[..., Any]:
         if mesh is None:
             return on_one(tiles, rows, items)
         shared = P(mesh.axis_names)
-        on_all = jax.shard_map(on_one, mesh=mesh, in_specs=(shared, P(), P()), out_specs=shared)
+        placed = Mesh(mesh.devices, mesh.axis_names)  # whose axes take arrays that are not shared out yet
+        on_all = jax.shard_map(on_one, mesh=placed, in_specs=(shared, P(), P()), out_specs=shared)
         return on_all(tiles, rows, items)
 
     def on_threads(tiles: Any, rows: Array, items: int, *, mesh: Mesh | None, **static: Any) -> Any:
