@@ -6,8 +6,8 @@
 LFW_FOLDER is the unpacked lfw-funneled.tgz, or another with a folder for every person; pairs.txt, or another file of
 its format, comes with LFW (Huang et al. 2007, https://people.cs.umass.edu/~elm/papers/lfw.pdf). Of each fold the
 accuracy is that of the threshold which is best on the others; printed are its mean over folds and its standard error,
-as LFW's tables have them, and what needs no threshold. RUN is to have been trained on other faces: LFW calls that
-"unrestricted, labeled outside data". A run of configs/lfw.py has seen most of these people.
+as LFW's tables have them, and what needs no threshold, with its interval over people. RUN is to have been trained on
+other faces: LFW calls that "unrestricted, labeled outside data". A run of configs/lfw.py has seen most of these people.
 """
 
 import pathlib
@@ -45,7 +45,7 @@ def main(gallery: str, path: str) -> None:
     folds = pairs.folds if pairs.folds.max() > 0 else None
     try:
         distances = pair_distances(np.concatenate(photos.shards), first, second, distance=distance)
-        found = verification(distances, pairs.is_same, folds=folds)
+        found = verification(distances, pairs.is_same, folds=folds, subjects=people_of(pairs))
     except ValueError as error:
         raise RunError(f"the pairs of {path} cannot be compared: {error}") from error
     print(told(found))
@@ -62,6 +62,12 @@ def rows_of(pairs: Pairs, ids: list[str], gallery: str) -> tuple[list[int], list
             "all people as --images"
         )
     return [row_of[name] for name in first], [row_of[name] for name in second]
+
+
+def people_of(pairs: Pairs) -> np.ndarray:
+    """``[pairs, 2]``: the number of the person on either photo."""
+    names = [[first, second] for (first, _), (second, _) in zip(pairs.first, pairs.second, strict=True)]
+    return np.unique(names, return_inverse=True)[1].reshape(-1, 2)
 
 
 def told(found: dict[str, float]) -> str:

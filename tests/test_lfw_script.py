@@ -7,7 +7,7 @@ import pytest
 import scripts
 
 from metric_jax.data import shards
-from metric_jax.evaluation import lfw_path
+from metric_jax.evaluation import lfw_path, verification
 
 PHOTOS = {("Ann", 1): 0.0, ("Ann", 2): 0.25, ("Bob", 1): 1.0, ("Bob", 2): 1.25, ("Cy", 1): 3.0}
 PHOTOS |= {("Di", 1): 9.0, ("Di", 2): 20.0}
@@ -46,6 +46,18 @@ def test_each_fold_is_judged_by_the_threshold_of_the_others(compared):
 def test_a_file_of_one_fold_has_no_standard_error(compared):
     told = compared("2\nAnn 1 2\nBob 1 2\nAnn 1 Bob 1\nAnn 1 Cy 1\n")
     assert told.out.startswith("accuracy       1.0000 95 % interval ")
+
+
+def test_intervals_are_over_people(compared):
+    told = compared("3\nAnn 1 2\nDi 1 2\nBob 1 2\nAnn 1 Bob 1\nAnn 2 Bob 1\nBob 2 Cy 1\n")
+    distances, is_same = [0.5, 22.0, 0.5, 2.0, 1.5, 3.5], np.arange(6) < 3
+    people = [[0, 0], [3, 3], [1, 1], [0, 1], [0, 1], [1, 2]]
+    expected = verification(distances, is_same, subjects=people)
+    lines = dict(line.split(maxsplit=1) for line in told.out.splitlines())
+    for key in ("auc", "eer", "accuracy"):
+        ends = f"interval {expected[f'{key}_low']:.4f} to {expected[f'{key}_high']:.4f}"
+        assert lines[key].endswith(ends)
+    assert not lines["auc"].endswith(f"to {verification(distances, is_same)['auc_high']:.4f}")
 
 
 def test_what_is_wrong_is_told_in_a_line(compared):
