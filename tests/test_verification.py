@@ -109,7 +109,9 @@ def test_folds_are_judged_by_the_others(sizes, steps):
     spread = math.sqrt(sum((a - np.mean(accuracies)) ** 2 for a in accuracies) / (len(sizes) - 1))
     assert found["accuracy_std"] == pytest.approx(spread / math.sqrt(len(sizes)))
     right = round(sum(a * (folds == f).sum() for a, f in zip(accuracies, sorted(set(folds)), strict=True)))
-    assert (found["accuracy_low"], found["accuracy_high"]) == proportion(right, 60)
+    low, high = proportion(right, 60)
+    ends = min(low, found["accuracy"]), max(high, found["accuracy"])
+    assert (found["accuracy_low"], found["accuracy_high"]) == ends
     together = verification(distances, is_same, fars=())
     assert together["threshold"] == found["threshold"]
     assert "accuracy_std" not in together
@@ -176,6 +178,15 @@ def test_every_number_lies_in_its_interval(distances, is_same):
     assert found["tar@far=1_low"] == 1  # whatever the pairs are
 
 
+def test_the_accuracy_over_unequal_folds_lies_in_its_interval():
+    """Half of the fold of 200 is right and none of the fold of 2: by hand, 0.25, and 100 of 202 decisions."""
+    is_same = np.r_[np.ones(100, bool), np.zeros(100, bool), True, False]
+    distances = np.r_[np.zeros(100), np.ones(100), 1.0, 0.0]
+    found = verification(distances, is_same, folds=np.r_[np.zeros(200, int), 1, 1], fars=())
+    assert (found["accuracy"], found["accuracy_low"]) == (0.25, 0.25)
+    assert found["accuracy_high"] == proportion(100, 202)[1]
+
+
 def test_intervals_widen_with_the_level_and_depend_on_the_seed_alone():
     ends = [verification(*drawn(0), level=level, seed=seed) for level, seed in ((0.5, 0), (0.9, 0), (0.9, 1))]
     narrow, wide, other = ([x[f"{k}_low"] - x[f"{k}_high"] for k in ("auc", "eer", "accuracy")] for x in ends)
@@ -237,6 +248,8 @@ def test_bad_pairs(function):
         function(distances, is_same.astype(int))
     with pytest.raises(TypeError, match="distances must be an array of real numbers, got list"):
         function(["near", "far"], [True, False])
+    with pytest.raises(TypeError, match="distances must be an array of real numbers, got list"):
+        function(["0.1", "0.2"], [True, False])
 
 
 def test_bad_options():

@@ -59,7 +59,8 @@ def verification(
     Every number comes with an interval, ``auc_low`` to ``auc_high`` and so on, by the bootstrap of both kinds of pairs
     that `metric_jax.evaluation.rates` describes. It takes pairs for independent, unless it is told whose they are: pass
     ``subjects`` wherever a subject is in several pairs, for the interval is much too narrow otherwise. That of the
-    accuracy takes its threshold as given; with folds it is Wilson's, of all decisions together.
+    accuracy takes its threshold as given; with folds it is Wilson's, of all decisions together, and reaches to the mean
+    over folds where these are unequal.
 
     Args:
         distances: ``[pairs]``, finite; of a similarity pass its negative.
@@ -122,11 +123,12 @@ def verification(
     else:
         decisions, folds = _judged_by_other_folds(distances, is_same, folds)
         by_fold = np.array([decisions[folds == fold].mean() for fold in np.unique(folds)])
+        accuracy = float(by_fold.mean())
         low, high = intervals.proportion(int(decisions.sum()), pairs, level=level)
         others |= {
-            "accuracy": float(by_fold.mean()),
-            "accuracy_low": low,
-            "accuracy_high": high,
+            "accuracy": accuracy,
+            "accuracy_low": min(low, accuracy),
+            "accuracy_high": max(high, accuracy),
             "accuracy_std": float(by_fold.std(ddof=1) / math.sqrt(len(by_fold))),
         }
 
