@@ -106,7 +106,7 @@ def test_bootstrap_refuses():
         bootstrap(VALUES, LABELS[:3])
     with pytest.raises(ValueError, match=r"values hold infinity in row 2 \(1 rows in all\)"):
         bootstrap([0.0, 1.0, np.inf])
-    for shape in ((), (0,), (2, 2, 2)):
+    for shape in ((), (0,), (2, 2, 2), (3, 0)):
         with pytest.raises(ValueError, match=r"values must be \[n\] or \[n, metrics\]"):
             bootstrap(np.zeros(shape))
     with pytest.raises(TypeError, match="values must be an array of real numbers, got list"):

@@ -60,8 +60,10 @@ def bootstrap(
         Field, Welsh (2007), Bootstrapping Clustered Data. https://doi.org/10.1111/j.1467-9868.2007.00593.x
     """
     table = checks.numbers(values, "values")
-    if table.ndim not in (1, 2) or len(table) == 0:
-        raise ValueError(f"values must be [n] or [n, metrics] with n > 0, got shape {list(table.shape)}")
+    if table.ndim not in (1, 2) or table.size == 0:
+        raise ValueError(
+            f"values must be [n] or [n, metrics], and there must be some, got shape {list(table.shape)}"
+        )
     resamples = checks.count(resamples, "resamples", least=20)
     check_level(level)
     checks.count(seed, "seed", least=0)
@@ -71,7 +73,7 @@ def bootstrap(
     if infinite.size:
         raise ValueError(f"values hold infinity in row {infinite[0]} ({infinite.size} rows in all)")
     sums, sizes = _of_groups(table, groups)
-    if (sizes > 0).sum(axis=0).min(initial=2) < 2:
+    if (sizes > 0).sum(axis=0).min() < 2:
         raise ValueError(
             "an interval needs values of at least two groups, for each metric: only the spread between groups tells "
             "how much another group would change"
@@ -143,11 +145,10 @@ def _of_groups(table: np.ndarray, groups: Any) -> tuple[np.ndarray, np.ndarray]:
         return values, sizes
     labels = np.asarray(groups)
     checks.check_length(labels, "groups", len(table), "values")
-    names, which = np.unique(labels, return_inverse=True)
+    which = np.unique(labels, return_inverse=True)[1]
 
     def totals(columns: np.ndarray) -> np.ndarray:
-        by_metric = [np.bincount(which, column, minlength=len(names)) for column in columns.T]
-        return np.stack(by_metric, axis=1) if by_metric else np.zeros((len(names), 0))
+        return np.stack([np.bincount(which, column) for column in columns.T], axis=1)
 
     return totals(values), totals(sizes)
 
