@@ -72,10 +72,18 @@ def test_nan_is_left_out():
     assert bootstrap(table, groups)[0] == pytest.approx([np.nanmean(values), 19.5])
 
 
+def test_a_group_without_a_value_is_no_group():
+    values, groups = np.r_[VALUES, [np.nan] * 5], np.r_[LABELS, np.arange(5) + 100]
+    assert bootstrap(values, groups) == bootstrap(VALUES, LABELS)
+    assert bootstrap(values) == bootstrap(VALUES)
+
+
 def test_resamples_without_any_value_do_not_count():
     values = np.full(30, np.nan)
     values[[4, 20]] = 1.0, 2.0
     assert bootstrap(values) == (1.5, 1.0, 2.0)
+    table = np.stack([values, np.arange(30.0)], axis=1)  # of which every row is a group
+    assert [found[0] for found in bootstrap(table)] == [1.5, 1.0, 2.0]
 
 
 def test_seed_and_names_of_groups():

@@ -319,6 +319,8 @@ def test_bad_input():
         retrieval(batch, labels, distance="cosine")
     with pytest.raises(ValueError, match=r"distance must be a distance .* got cosine_similarity"):
         retrieval(batch, labels, distance=mj.cosine_similarity)
+    with pytest.raises(ValueError, match=r"labels must be \[queries\], got shape \[\]"):
+        retrieval(batch, np.int64(3), where=[True] * 9)
     with pytest.raises(ValueError, match="tile must be"):
         retrieval(batch, labels, tile=0)
 

@@ -114,6 +114,28 @@ def test_intervals_are_around_the_mean_and_widen_with_the_classes():
     assert (mean, low, high) == pytest.approx([found[f"map_at_r{end}"] for end in ("", "_low", "_high")])
 
 
+def test_rows_that_do_not_count_change_no_interval():
+    """Neither padding, nor classes of one: each would be a group without a value."""
+    batch, labels = labelled(40, 8)
+    expected = retrieval(batch, labels, intervals=True, metrics=["mrr"])
+    away = np.float32([[90, 0, 0], [0, 90, 0], [0, 0, 90]])  # farther from all than these are from each other
+    more, more_labels = np.concatenate([batch, away]), np.r_[labels, 50, 51, 52]
+    found = retrieval(more, more_labels, intervals=True, metrics=["mrr"])
+    assert found == {**expected, "left_out": 3}
+    where = np.arange(43) < 40
+    assert retrieval(more, more_labels, intervals=True, metrics=["mrr"], where=where) == expected
+
+
+def test_one_class_has_no_interval_and_is_told_before_the_search(monkeypatch):
+    batch, labels = labelled(9, 2)
+    monkeypatch.setitem(retrieval.__globals__, "score_queries", None)
+    for one, number in ((labels * 0, 0), (np.r_[np.arange(8), 7], 7)):
+        with pytest.raises(
+            ValueError, match=f"two classes, and only those of class {number} have .*: leave intervals out"
+        ):
+            retrieval(batch, one, intervals=True)
+
+
 def test_a_metric_that_does_not_exist():
     batch, labels = labelled(9, 2)
     for name in ("map@r", "recall@5"):

@@ -30,7 +30,8 @@ def bootstrap(
     same resamples.
 
     Args:
-        values: ``[n]`` or ``[n, metrics]``; NaN is left out: of the mean, and of every resample.
+        values: ``[n]`` or ``[n, metrics]``; NaN is left out: of the mean, and of every resample. So is a group that has
+            no value at all.
         groups: ``[n]`` labels, integers or strings: values of one group are drawn together. None: every value is a
             group of its own, which is right only if they are independent.
         resamples: How many means are drawn, at least 20.
@@ -138,14 +139,15 @@ def normal_quantile(level: float) -> float:
 
 
 def _of_groups(table: np.ndarray, groups: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The sum and the number of values of each group: two arrays ``[groups, metrics]``."""
+    """The sum and the number of values of each group that has any: two arrays ``[groups, metrics]``."""
     there = ~np.isnan(table)
-    values, sizes = np.where(there, table, 0.0), there.astype(np.float64)
+    counts = there.any(axis=1)
+    values, sizes = np.where(there, table, 0.0)[counts], there[counts].astype(np.float64)
     if groups is None:
         return values, sizes
     labels = np.asarray(groups)
     checks.check_length(labels, "groups", len(table), "values")
-    which = np.unique(labels, return_inverse=True)[1]
+    which = np.unique(labels[counts], return_inverse=True)[1]
 
     def totals(columns: np.ndarray) -> np.ndarray:
         return np.stack([np.bincount(which, column) for column in columns.T], axis=1)

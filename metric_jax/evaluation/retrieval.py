@@ -22,6 +22,7 @@ A metric of a set is the mean over queries. A query without a relevant item has 
 
 import operator
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -80,7 +81,7 @@ def retrieval(
     Raises:
         TypeError: Embeddings that are not floating, labels that are not integers.
         ValueError: Rows that hold NaN or infinity, shapes that do not match, k beyond the gallery, no relevant item for
-            any query, an unknown metric.
+            any query, intervals where only one class has one, an unknown metric.
 
     Example:
         >>> import jax.numpy as jnp
@@ -94,34 +95,26 @@ def retrieval(
         Musgrave, Belongie, Lim (2020), A Metric Learning Reality Check (MAP@R, R-precision).
         https://arxiv.org/abs/2003.08505
     """
-    scores = retrieval_scores(
-        embeddings,
-        labels,
-        gallery=gallery,
-        gallery_labels=gallery_labels,
-        metrics=metrics,
-        ks=ks,
-        distance=distance,
-        where=where,
-        tile=tile,
-        mesh=mesh,
-    )
-    values = np.stack(list(scores.values()), axis=1)
-    counts = ~np.isnan(values[:, 0])
-    if not counts.any():
+    asked = _checked(embeddings, labels, gallery, gallery_labels, metrics, ks, distance, where)
+    counts = asked.has_relevant()
+    groups = asked.labels[counts]
+    if not groups.size:
         raise ValueError(
             "no query has a relevant item: every label occurs only once, or never in the gallery"
         )
-    found: dict[str, float] = dict(zip(scores, map(float, values[counts].mean(axis=0)), strict=True))
+    if intervals and (groups == groups[0]).all():
+        raise ValueError(
+            f"an interval needs queries of two classes, and only those of class {groups[0]} have a relevant item: "
+            "leave intervals out"
+        )
+    scores = asked.scores(distance, tile, mesh)
+    values = np.stack(list(scores.values()), axis=1)[counts]
+    found: dict[str, float] = dict(zip(scores, map(float, values.mean(axis=0)), strict=True))
     if intervals:
-        _, low, high = bootstrap(values, np.asarray(labels))
+        _, low, high = bootstrap(values, groups)
         for i, name in enumerate(scores):
             found |= {f"{name}_low": float(low[i]), f"{name}_high": float(high[i])}
-    return {
-        **found,
-        "queries": int(counts.sum()),
-        "left_out": int(np.sum(~counts if where is None else ~counts & np.asarray(where))),
-    }
+    return {**found, "queries": int(counts.sum()), "left_out": int(np.sum(~counts))}
 
 
 def retrieval_scores(
@@ -156,9 +149,59 @@ def retrieval_scores(
         >>> mj.evaluation.retrieval_scores(embeddings, labels, metrics=["precision@k", "ndcg@k"], ks=(2,))
         {'precision@2': array([0.5, 0.5, nan, 0.5]), 'ndcg@2': array([0.6131472 , 0.38685283,        nan, 0.38685283])}
     """
+    asked = _checked(embeddings, labels, gallery, gallery_labels, metrics, ks, distance, where)
+    found = asked.scores(distance, tile, mesh)
+    if where is None:
+        return found
+    return {name: _spread(values, asked.chosen, len(labels)) for name, values in found.items()}
+
+
+class _Asked(NamedTuple):
+    """What is to be found out, checked: of the rows that count.
+
+    Attributes:
+        rows: ``[queries, dim]``.
+        labels: ``[queries]``.
+        chosen: ``[queries]``, which of all rows they are.
+        parts: The gallery by parts, if there is one.
+        item_labels: ``[items]``, of the gallery or else the same labels.
+        wanted: The metrics.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+    chosen: np.ndarray
+    parts: Mapping[str, Any] | None
+    item_labels: np.ndarray
+    wanted: Wanted
+
+    def has_relevant(self) -> np.ndarray:
+        """``[queries]`` booleans: whether there is an item of its class, other than itself."""
+        known, sizes = np.unique(self.item_labels, return_counts=True)
+        return np.isin(self.labels, known[sizes > (self.parts is None)])
+
+    def scores(self, distance: Distance, tile: int | str, mesh: Mesh | None) -> dict[str, np.ndarray]:
+        """The metrics, ``[queries]`` each."""
+        return score_queries(
+            self.rows, self.labels, self.parts, self.item_labels, self.wanted, distance, tile, mesh
+        )
+
+
+def _checked(
+    embeddings: Any,
+    labels: Any,
+    gallery: Any,
+    gallery_labels: Any,
+    metrics: Sequence[str],
+    ks: Sequence[int],
+    distance: Distance,
+    where: Any,
+) -> _Asked:
     check_measure(distance, "distance")
     if (gallery is None) != (gallery_labels is None):
         raise ValueError("gallery and gallery_labels belong together: pass both or neither")
+    if where is not None and np.ndim(labels) != 1:
+        raise ValueError(f"labels must be [queries], got shape {list(np.shape(labels))}")
     mask = None if where is None else checks.mask(where, "where", len(labels), "labels")
     if mask is not None and (np.ndim(embeddings) != 2 or len(embeddings) != len(mask)):
         raise ValueError(
@@ -181,10 +224,7 @@ def retrieval_scores(
     names = _names(metrics)
     at_k = any(name.endswith("@k") for name in names)
     wanted = Wanted(names, _checked_ks(ks, items) if at_k else (1,))
-    found = score_queries(rows[chosen], classes[chosen], parts, item_labels, wanted, distance, tile, mesh)
-    if mask is None:
-        return found
-    return {name: _spread(values, chosen, len(rows)) for name, values in found.items()}
+    return _Asked(rows[chosen], classes[chosen], chosen, parts, item_labels, wanted)
 
 
 def by_class(scores: Mapping[str, np.ndarray], labels: types.Labels) -> dict[int, dict[str, float]]:
