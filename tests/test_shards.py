@@ -3,6 +3,7 @@
 import json
 import pickle
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -121,6 +122,18 @@ def overstate(path):
         ("ids-00001.jsonl", lambda path: path.write_text('{"id": "a"'), "is missing or broken"),
         ("ids-00001.jsonl", lambda path: path.write_text('{"id": "a"}'), "is missing or broken"),
         ("ids-00001.jsonl", lambda path: path.write_text("[1]"), "is missing or broken"),
+        ("ids-00001.jsonl", lambda path: path.write_text("[" * 10**5), "is missing or broken"),
+        ("ids-00001.jsonl", lambda path: path.write_text('{"id": null, "label": 1}'), "id None is no string"),
+        (
+            "ids-00001.jsonl",
+            lambda path: path.write_text('{"id": "a", "label": 1.9}'),
+            "label 1.9 is no integer",
+        ),
+        (
+            "ids-00001.jsonl",
+            lambda path: path.write_text('{"id": "a", "label": true}'),
+            "label True is no integer",
+        ),
     ],
 )
 def test_a_broken_shard_is_named_and_counts_as_not_written(written, file, harm, message):
@@ -138,6 +151,11 @@ def test_a_broken_shard_is_named_and_counts_as_not_written(written, file, harm, 
         ("{", r"manifest\.json is broken"),
         ("[]", r"manifest\.json is broken"),
         ('{"shards": 1}', r"manifest\.json is broken"),
+        pytest.param("[" * 10**5, r"manifest\.json is broken", id="nested"),
+        *(
+            (json.dumps({"made_with": {}, "shards": count, "class_names": []}), "is not what a folder of")
+            for count in (0, -1, True)
+        ),
         (
             json.dumps({"made_with": {}, "shards": "1", "class_names": []}),
             "is not what a folder of embeddings has",
@@ -148,6 +166,23 @@ def test_a_broken_manifest(written, content, message):
     (written / "manifest.json").write_text(content)
     with pytest.raises(DataError, match=message):
         shards.read(written)
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "row", "message"),
+    [
+        (np.zeros((1, 2), int), ROWS[0], "embeddings must be floating, got int64"),
+        (np.zeros((1, 2), jnp.bfloat16), ROWS[0], "embeddings must be floating, got bfloat16: convert with"),
+        (EMBEDDINGS[:1], shards.Row(None, 1), "the id None is no string"),
+        (EMBEDDINGS[:1], shards.Row("a", 1.5), r"the label 1\.5 is no integer"),
+        (EMBEDDINGS[:1], shards.Row("a", 2**40), "1099511627776"),
+    ],
+)
+def test_what_could_not_be_read_is_not_written(written, embeddings, row, message):
+    before = {path: path.read_bytes() for path in written.iterdir()}
+    with pytest.raises((TypeError, ValueError, OverflowError), match=message):
+        shards.write(written, 0, embeddings, [row])
+    assert {path: path.read_bytes() for path in written.iterdir()} == before
 
 
 def test_folders_without_embeddings_and_shards_that_do_not_fit(written, tmp_path):

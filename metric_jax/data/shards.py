@@ -15,6 +15,7 @@ import numpy as np
 
 from metric_jax import files
 from metric_jax.data.errors import DataError
+from metric_jax.limits import is_count
 
 MANIFEST = "manifest.json"
 
@@ -87,11 +88,18 @@ def write(folder: pathlib.Path, number: int, embeddings: np.ndarray, rows: Seque
         rows: Whose they are.
 
     Raises:
-        ValueError: Not one row for each embedding.
+        TypeError: Embeddings that are not floating to NumPy, as bfloat16 is not; an id that is no string.
+        ValueError: Not one row for each embedding; a label that is no integer.
+        OverflowError: A label beyond 32 bits.
         OSError: The shard cannot be written.
     """
     if embeddings.ndim != 2 or len(embeddings) != len(rows):
         raise ValueError(f"{len(rows)} rows for embeddings {list(embeddings.shape)}")
+    if not _is_floating(embeddings):
+        raise TypeError(
+            f"embeddings must be floating, got {embeddings.dtype}: convert with embeddings.astype(np.float32)"
+        )
+    _ids_and_labels([row._asdict() for row in rows])
     lines = "".join(json.dumps(row._asdict()) + "\n" for row in rows).encode()
     files.replace(_ids(folder, number), lines)
     files.replace(_embeddings(folder, number), lambda file: np.save(file, embeddings, allow_pickle=False))
@@ -158,18 +166,31 @@ def _read(folder: pathlib.Path, number: int) -> tuple[np.ndarray, list[str], np.
         embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy has several for a file that is cut off, or none of its own
         raise DataError(f"{path} is no array ({error}): write it anew") from error
-    if not isinstance(embeddings, np.ndarray) or embeddings.ndim != 2 or embeddings.dtype.kind != "f":
+    if not isinstance(embeddings, np.ndarray) or embeddings.ndim != 2 or not _is_floating(embeddings):
         raise DataError(f"{path} holds no embeddings [rows, dim]: write them anew")
     path = _ids(folder, number)
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        ids = [str(line["id"]) for line in lines]
-        labels = np.array([int(line["label"]) for line in lines], np.int32)  # overflows beyond 32 bits
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        ids, labels = _ids_and_labels([json.loads(line) for line in path.read_text().splitlines()])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise DataError(f"{path} is missing or broken ({error}): write it anew") from error
     if len(labels) != len(embeddings):
         raise DataError(f"{path} has {len(labels)} lines for {len(embeddings)} embeddings: write them anew")
     return embeddings, ids, labels
+
+
+def _is_floating(embeddings: np.ndarray) -> bool:
+    """Whether they are of a type that a file of NumPy's can name."""
+    return embeddings.dtype.kind == "f"
+
+
+def _ids_and_labels(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], np.ndarray]:
+    """Those of some rows; raises, as `write` says, unless they are strings and integers of 32 bits."""
+    for row in rows:
+        if not isinstance(row["id"], str):
+            raise TypeError(f"the id {row['id']!r} is no string")
+        if isinstance(row["label"], bool) or int(row["label"]) != row["label"]:
+            raise ValueError(f"the label {row['label']!r} is no integer")
+    return [row["id"] for row in rows], np.array([row["label"] for row in rows], np.int32)
 
 
 def _manifest(folder: pathlib.Path) -> dict[str, Any]:
@@ -178,9 +199,9 @@ def _manifest(folder: pathlib.Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
         whole = all(isinstance(found[key], kind) for key, kind in kinds.items())
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is broken ({error}): choose another folder") from error
-    if not whole:
+    if not whole or not is_count(found["shards"]):
         raise DataError(f"{path} is not what a folder of embeddings has: choose another folder")
     return found
 
