@@ -1,3 +1,5 @@
+import json
+
 import jax
 import numpy as np
 import optax
@@ -248,6 +250,28 @@ def test_a_threshold_that_is_none_is_told_in_one_line(tmp_path, content, told):
     if content is not None:
         (tmp_path / "evaluation").mkdir()
         (tmp_path / "evaluation" / "threshold.json").write_text(content)
+    with pytest.raises(RunError, match=told):
+        calibration.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        pytest.param(
+            "threshold", 10**400, "has no number 'threshold' that is finite: calibrate one", id="huge"
+        ),
+        ("far", 7, r"has no number 'far' that is in \[0, 1\]: calibrate one with"),
+        ("tar", -0.1, r"has no number 'tar' that is in \[0, 1\]"),
+        ("step", 1.0, "has no number 'step' that is at least 0"),
+        ("impostors", 1.5, "has no number 'impostors' that is at least 0"),
+        ("impostors", -1, "has no number 'impostors' that is at least 0"),
+        ("image_shape", [8, 0, 1], "has no 'image_shape' of three numbers"),
+    ],
+)
+def test_a_number_out_of_range_is_no_threshold(tmp_path, key, value, told):
+    (tmp_path / "evaluation").mkdir()
+    written = calibrate()._replace(**{key: value})._asdict()
+    (tmp_path / "evaluation" / "threshold.json").write_text(json.dumps(written))
     with pytest.raises(RunError, match=told):
         calibration.read(tmp_path)
 

@@ -6,9 +6,9 @@ for this checkpoint and for images like those it was measured on.
 
 import hashlib
 import io
-import math
 import pathlib
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from metric_jax import files
 from metric_jax.distances import Distance
 from metric_jax.evaluation import threshold_at
 from metric_jax.evaluation.pairs import Compared
+from metric_jax.limits import FRACTION, NOT_NEGATIVE, Limits, is_count
 from metric_jax.training import folders
 from metric_jax.training.errors import RunError
 
@@ -23,6 +24,14 @@ EVALUATION = "evaluation"  # in a run's folder, the folder for what was found ou
 THRESHOLD = "threshold.json"
 COHORT = "cohort.npy"  # beside it, if it is for relative distances
 REMEDY = "calibrate one with experiments/evaluate.py --workdir="
+NUMBERS: Mapping[str, Limits] = {
+    "far": FRACTION,
+    "threshold": Limits(),
+    "measured_far": FRACTION,
+    "tar": FRACTION,
+    "impostors": NOT_NEGATIVE,
+    "step": NOT_NEGATIVE,
+}
 
 
 class Threshold(NamedTuple):
@@ -145,13 +154,11 @@ def read(workdir: pathlib.Path) -> Threshold:
     if not path.is_file():
         raise RunError(f"{workdir} has no threshold yet: {REMEDY}{workdir}")
     found = folders.read_json(path)
-    numbers = ("far", "threshold", "measured_far", "tar", "impostors", "step")
-    for key in numbers:
-        value = found.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise RunError(f"{path} has no number {key!r}: {REMEDY}{workdir}")
+    for key, limit in NUMBERS.items():
+        if not _is_number(found.get(key), limit, whole=key in ("impostors", "step")):
+            raise RunError(f"{path} has no number {key!r} that is {limit}: {REMEDY}{workdir}")
     shape, crop = found.get("image_shape"), found.get("crop")
-    if not isinstance(shape, list) or len(shape) != 3 or not all(type(side) is int for side in shape):
+    if not isinstance(shape, list) or len(shape) != 3 or not all(map(is_count, shape)):
         raise RunError(f"{path} has no 'image_shape' of three numbers: {REMEDY}{workdir}")
     if not isinstance(crop, bool):
         raise RunError(f"{path} does not say whether to 'crop': {REMEDY}{workdir}")
@@ -159,12 +166,21 @@ def read(workdir: pathlib.Path) -> Threshold:
     if not isinstance(cohort, str):
         raise RunError(f"{path} has no checksum 'cohort': {REMEDY}{workdir}")
     return Threshold(
-        **{key: found[key] for key in numbers},
+        **{key: found[key] for key in NUMBERS},
         distance=str(found.get("distance")),
         image_shape=tuple(shape),
         crop=crop,
         cohort=cohort,
     )
+
+
+def _is_number(value: Any, limit: Limits, *, whole: bool) -> bool:
+    """Whether a value of JSON is a number, or a whole one, within the limit; an integer may be beyond all floats."""
+    kinds = (int,) if whole else (int, float)
+    try:
+        return type(value) in kinds and bool(limit.holds(np.float64(value)))
+    except OverflowError:
+        return False
 
 
 def of_run(
