@@ -4,8 +4,8 @@
     python experiments/search.py IMAGE --workdir=runs/faces --gallery=embedded --images=FOLDER --out=found.png
 
 Prints the nearest images with their distances, and the class of the nearest one, or "unknown" if it is farther than the
-threshold that evaluate.py calibrated. Writes a picture of the query and what was found: the images are taken from
---images, the folder that was embedded, or else from the run's own data.
+threshold that evaluate.py calibrated. Writes a picture of the query and what was found, of the nearest 40 at most: the
+images are taken from --images, the folder that was embedded, or else from the run's own data.
 
 The search is exact, shard by shard, through galleries larger than memory. With --approximate it asks an index of faiss
 (pip install faiss-cpu), which is built once and kept beside the gallery, and may miss some.
@@ -26,6 +26,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a scr
 
 from experiments import command
 from experiments.embed import digest_of_checkpoint
+from metric_jax import files
 from metric_jax.data import DataError, manifest, shards
 from metric_jax.distances import normalize
 from metric_jax.evaluation import nearest
@@ -33,6 +34,8 @@ from metric_jax.reports.figures import drawable
 from metric_jax.training import Run, RunError, calibration, open_run
 
 LINKS = 32  # of every item in the index
+PICTURES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
+DRAWN = 40  # neighbours in the picture at most: more take minutes
 CANDIDATES = 100  # that the index is asked for, at least; exact distances choose among them
 INDEXED = {
     "euclidean": False,
@@ -93,19 +96,17 @@ def main(
         for i, distance in zip(indices, distances, strict=True)
     ]
     print(answer(found, threshold))
-    save_picture(out, query, found, threshold, picture)
-    print(f"picture: {out}")
+    save_picture(out, query, found[:DRAWN], threshold, picture)
+    print(f"picture: {out}" + (f", of the nearest {DRAWN}" if k > DRAWN else ""))
 
 
 def check_out(out: str, image: str) -> None:
     """Raises a RunError unless a picture can be written there, and not over the query."""
-    from matplotlib.backend_bases import FigureCanvasBase
-
     path = pathlib.Path(out)
     if not path.parent.is_dir() or path.is_dir():
         raise RunError(f"--out={out} is no file in a folder that there is: name another")
-    if path.suffix[1:].lower() not in FigureCanvasBase.get_supported_filetypes():
-        raise RunError(f"--out={out} does not end as a picture does: .png, say")
+    if path.suffix.lower() not in PICTURES:
+        raise RunError(f"--out={out} does not end as a picture does: {', '.join(PICTURES)}")
     if path.exists() and os.path.exists(image) and path.samefile(image):
         raise RunError(f"--out={out} is the query itself: name another file")
 
@@ -172,8 +173,8 @@ def approximately(
             index = faiss.IndexHNSWFlat(query.shape[1], LINKS)
             for part in embedded.shards:
                 index.add(prepared(part))
-            faiss.write_index(index, str(path))
-    except RuntimeError as error:
+            files.replace(path, lambda file: faiss.write_index(index, faiss.PyCallbackIOWriter(file.write)))
+    except (RuntimeError, OSError) as error:
         raise RunError(
             f"the index {path} can be neither read nor written: remove it, or leave --approximate"
         ) from error

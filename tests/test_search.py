@@ -125,6 +125,34 @@ def test_an_index_that_finds_too_few_gives_way_to_all_images(searched, gallery, 
     assert searched(approximate=True) == expected
 
 
+def test_an_index_is_there_as_a_whole_or_not_at_all(searched, gallery, monkeypatch):
+    """The disk is full before all of it is there."""
+    pytest.importorskip("faiss")
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunError, match=r"the index .*faiss can be neither read nor written"):
+        searched(approximate=True)
+    assert not list(gallery.glob("*.faiss"))
+
+
+def test_a_picture_of_very_many_shows_the_nearest(searched, monkeypatch, tmp_path):
+    monkeypatch.setattr(search, "DRAWN", 3)
+    assert searched(k=3)[-1] == f"picture: {tmp_path / 'found.png'}"
+    expected = (tmp_path / "found.png").read_bytes()
+    lines = searched(k=5)
+    assert (lines[-1], lines[7].split()[0]) == (f"picture: {tmp_path / 'found.png'}, of the nearest 3", "5")
+    assert (tmp_path / "found.png").read_bytes() == expected
+
+
+@pytest.mark.parametrize("kind", ["jpg", "JPEG", "pdf", "svg"])
+def test_pictures_of_other_kinds(searched, tmp_path, kind):
+    searched(k=1, out=str(tmp_path / f"found.{kind}"))
+    assert (tmp_path / f"found.{kind}").stat().st_size > 1000
+
+
 # --- odd names, numbers and images ------------------------------------------------------------------------------------
 
 
@@ -206,6 +234,7 @@ def labelled(label):
         (None, {"out": "nowhere/found.png"}, "--out=nowhere/found.png is no file in a folder that there is"),
         (None, {"out": "found.docx"}, r"--out=found\.docx does not end as a picture does: \.png"),
         (None, {"out": "found"}, "--out=found does not end as a picture does"),
+        (None, {"out": "found.pgf"}, r"found\.pgf does not end as .*: \.png, \.jpg, \.jpeg, \.pdf, \.svg$"),
         (None, {"out": "/"}, "--out=/ is no file in a folder"),
         (None, {"out": "/dev/null/found.png"}, "is no file in a folder that there is"),
         (None, {"images": "nowhere"}, "there is no folder --images=nowhere"),
