@@ -9,7 +9,7 @@ import references_evaluation
 from subjects import DISTANCES
 
 import metric_jax as mj
-from metric_jax.evaluation.few_shot import _draw, _members, centred_on, few_shot
+from metric_jax.evaluation.few_shot import _draw, _members, _right, centred_on, few_shot
 
 KEY = jax.random.key(3)
 LABELS = np.random.default_rng(0).permutation(np.repeat([5, -1, 8, 2, 3], [4, 6, 9, 5, 4]))
@@ -185,6 +185,25 @@ def test_a_second_call_compiles_nothing(compilations):
     assert compilations() == before
 
 
+@pytest.mark.parametrize("distance", [mj.cosine, mj.manhattan], ids=lambda d: d.name)
+def test_queries_beyond_a_tile_are_sorted_alike(monkeypatch, distance):
+    options = {"ways": 3, "shots": 2, "queries": 2, "method": "nearest", "distance": distance}
+    expected = few_shot(ROWS, LABELS, episodes=12, key=KEY, **options)
+    monkeypatch.setitem(few_shot.__globals__, "tile_size", lambda *_: 4)  # of six queries
+    _right.clear_cache()
+    assert few_shot(ROWS, LABELS, episodes=12, key=KEY, **options) == expected
+    _right.clear_cache()
+
+
+def test_memory_is_that_of_a_few_queries():
+    """Of 10 classes with 995 queries each, in 256 dimensions: their differences alone are 500 million numbers."""
+    shapes = ((10_000, 256), jnp.float32), ((10, 1, 1000), jnp.int32), ((10, 1), jnp.int32)
+    arrays = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
+    options = {"ways": 10, "shots": 5, "queries": 995, "method": "nearest", "centred": False}
+    lowered = _right.lower(jax.random.split(KEY, 4), *arrays, distance=mj.cosine, **options)
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < 100e6
+
+
 def test_refuses():
     good = {"ways": 3, "shots": 1, "episodes": 10, "key": KEY}
     with pytest.raises(
@@ -210,6 +229,10 @@ def test_refuses():
             TypeError, match=r"key must be a jax\.random\.key, got .*: pass jax\.random\.key\(0\)"
         ):
             few_shot(ROWS, LABELS, **{**good, "key": key})
+    with pytest.raises(ValueError, match=r"key must be one jax\.random\.key, got shape \[2\]: pass one"):
+        few_shot(ROWS, LABELS, **{**good, "key": jax.random.split(KEY)})
+    with pytest.raises(ValueError, match=r"support must have at least one row, got shape \[0, 3\]"):
+        centred_on(jnp.zeros((0, 3)), jnp.ones((1, 3)))
     with pytest.raises(ValueError, match="level must be a number between 0 and 1"):
         few_shot(ROWS, LABELS, level=95, **good)
     with pytest.raises(

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array
 
 from metric_jax import types
+from metric_jax.anchors import tile_size
 from metric_jax.distances import Distance, as_rows, check_measure, check_same_dim, euclidean, normalize
 from metric_jax.evaluation import checks, intervals
 
@@ -74,7 +75,7 @@ def few_shot(
         TypeError: Embeddings that are not floating, labels or groups that are not integers, a key that is none.
         ValueError: Rows that hold NaN or infinity or are too large to compare, lengths that differ, fewer classes than
             ways, a class with too few images for shots and queries, or with too few of one group, a single group, a
-            method that is unknown, a number out of range.
+            method that is unknown, several keys, a number out of range.
 
     Example:
         >>> import jax, numpy as np
@@ -101,6 +102,8 @@ def few_shot(
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise TypeError(f"key must be a jax.random.key, got {key!r}: pass jax.random.key(0)")
+    if key.ndim:
+        raise ValueError(f"key must be one jax.random.key, got shape {list(key.shape)}: pass one of them")
     z = intervals.normal_quantile(level)
     classes, class_of = np.unique(host, return_inverse=True)
     if len(classes) < ways:
@@ -147,7 +150,7 @@ def centred_on(support: Array, embeddings: Array) -> Array:
 
     Raises:
         TypeError: Arrays that are not floating.
-        ValueError: Rows of another length.
+        ValueError: Rows of another length, a support without rows.
 
     Example:
         >>> import jax.numpy as jnp
@@ -163,6 +166,8 @@ def centred_on(support: Array, embeddings: Array) -> Array:
     """
     shown, rows = as_rows(support, "support"), as_rows(embeddings, "embeddings")
     check_same_dim(shown, rows, "support", "embeddings")
+    if not shown.size:
+        raise ValueError(f"support must have at least one row, got shape {list(shown.shape)}")
     mean = jnp.broadcast_to(shown.reshape(-1, shown.shape[-1]).mean(axis=0), rows.shape)
     is_mean = jnp.abs(rows - mean) <= 4 * jnp.finfo(rows.dtype).eps * jnp.abs(mean)  # but for its rounding
     return normalize(jnp.where(is_mean.all(axis=-1, keepdims=True), 0.0, rows - mean))
@@ -258,12 +263,14 @@ def _right(
         if method == "prototype":
             support = support.mean(axis=1, keepdims=True)
 
-        def is_right(query: Array, own: Array) -> Array:
+        def is_right(asked: tuple[Array, Array]) -> Array:
+            query, own = asked
             to_class = distance(jnp.broadcast_to(query, support.shape), support).min(axis=1)
             others = jnp.where(jnp.arange(ways) == own, jnp.inf, to_class)
             return to_class[own] < others.min()
 
-        of_class = jax.vmap(is_right, in_axes=(0, None))
-        return jnp.sum(jax.vmap(of_class)(asked, jnp.arange(ways)))
+        of_each = asked.reshape(-1, asked.shape[-1]), jnp.repeat(jnp.arange(ways), queries)
+        tile = tile_size(ways * queries, ways * support.shape[1], "auto", rows.shape[1])
+        return jnp.sum(jax.lax.map(is_right, of_each, batch_size=tile))
 
     return jax.lax.map(episode, keys)
