@@ -61,6 +61,20 @@ def test_the_nearest_is_found_though_the_product_cannot_tell():
     np.testing.assert_array_equal(distances, 0)
 
 
+def test_memory_is_bounded_however_many_are_asked_for(monkeypatch):
+    """Of 200 queries the rows of 2,900 nearest, in 512 dimensions, are 300 million numbers."""
+    search, held = nearest.__globals__["_search"], []
+
+    def lowered(*arrays, k, **options):
+        compiled = search.lower(*arrays, k=k, **options).compile()
+        held.append(compiled.memory_analysis().temp_size_in_bytes)
+        return np.zeros((200, k)), np.zeros((200, k), int)
+
+    monkeypatch.setitem(nearest.__globals__, "_search", lowered)
+    nearest(np.ones((200, 512), np.float32), np.ones((3000, 512), np.float32), k=2900)
+    assert held[0] < 100e6
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="so large in row 0 that their euclidean distances are infinite"):
         nearest(ROWS * np.float32(1e25), k=1)

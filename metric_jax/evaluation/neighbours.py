@@ -38,7 +38,7 @@ def nearest(
             read. Without it the queries are compared with each other, and none meets itself.
         k: How many, at most the number of items that a query is compared with.
         distance: The distance between embeddings.
-        tile: How many queries are compared at a time; memory is O(tile * items).
+        tile: How many queries are compared at a time; memory is O(tile * (items + k * dim)).
 
     Returns:
         ``[queries, k]`` indices of items, counted through all arrays, and ``[queries, k]`` distances.
@@ -62,7 +62,12 @@ def nearest(
         raise ValueError(f"k must be at most the {items} items that a query is compared with, got {k}")
     middle = checks.comparable(rows, "queries", distance)
     held = 1 if distance.has_product else rows.shape[1]
-    size = tile_size(len(rows), max(map(len, parts.values())), tile, held)
+    size = min(
+        tile_size(len(rows), max(map(len, parts.values())), tile, held),
+        tile_size(
+            len(rows), k + SPARE, tile, rows.shape[1]
+        ),  # for the rows whose distances are computed again
+    )
     found, start = [], 0
     for name, part in parts.items():
         read = checks.same_dim(part, rows.shape[1], name)
