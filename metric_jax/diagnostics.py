@@ -38,7 +38,8 @@ def summary(
         where: ``[batch]`` booleans: False leaves a row out.
 
     Returns:
-        A dict of scalars; 0 where there is nothing to count, and NaN where embeddings are.
+        A dict of scalars; 0 where there is nothing to count, and NaN where an embedding that counts holds NaN: but
+        ``hard_positives`` and ``hard_negatives`` leave out what cannot be compared, and ``collapsed`` is False then.
 
         *   ``active_fraction``: of the anchors with a positive and a negative, those whose batch-hard triplet violates
             the margin.
@@ -47,7 +48,8 @@ def summary(
         *   ``hard_positives``: pairs (a, p) farther apart than a and its nearest negative.
         *   ``hard_negatives``: pairs (a, n) closer than a and its farthest positive.
         *   ``spread``: root mean square distance of the embeddings from their mean; of their directions, under cosine.
-        *   ``collapsed``: whether the spread is below 0.01: the embeddings have become one point.
+        *   ``collapsed``: whether the spread is below 0.01: the embeddings have become one point. False of fewer than
+            two rows, which are one point whatever they are.
 
     Raises:
         TypeError: Embeddings that are not floating, labels that are not integers, a mask that is not boolean, a margin
@@ -84,7 +86,7 @@ def _summary(
     rows = distance.prepare(compared.anchors, center(compared.anchors, compared.where))
     mean = jnp.sum(rows, axis=0, where=compared.where[:, None]) / jnp.maximum(jnp.sum(compared.where), 1)
     spread = jnp.sqrt(_mean(jnp.sum((rows - mean[None]) ** 2, axis=-1), compared.where))
-    return {
+    found = {
         "active_fraction": _mean(active, valid),
         **_distribution("positive", distances, positives),
         **_distribution("negative", distances, negatives),
@@ -93,6 +95,8 @@ def _summary(
         "spread": spread,
         "collapsed": spread < COLLAPSED_SPREAD,
     }
+    found["collapsed"] &= jnp.sum(compared.where) > 1
+    return found
 
 
 def _mean(values: Array, where: Array) -> Array:

@@ -94,6 +94,12 @@ def test_spread_and_collapse():
         assert bool(found["collapsed"]) is collapsed
 
 
+@pytest.mark.parametrize("rows_that_count", [0, 1, 2])
+def test_fewer_than_two_rows_are_no_collapse(rows_that_count):
+    batch, labels, where = jnp.ones((3, 2)), jnp.zeros(3, int), jnp.arange(3) < rows_that_count
+    assert bool(mj.diagnostics.summary(batch, labels, where=where)["collapsed"]) is (rows_that_count == 2)
+
+
 def test_a_second_call_compiles_nothing(compilations):
     mj.diagnostics.summary(rows().astype(np.float32), LABELS)
     before = compilations()
@@ -116,6 +122,11 @@ def test_nan_does_not_pass_for_a_batch_that_is_learned():
     ]
     for key in ("active_fraction", *of_pairs, "spread"):
         assert np.isnan(found[key]), key
+    assert not found["collapsed"]
+    assert set(found) - {"active_fraction", *of_pairs, "spread", "collapsed"} == {
+        "hard_positives",
+        "hard_negatives",
+    }
 
 
 def test_bad_input():
