@@ -15,7 +15,6 @@ import numpy as np
 
 from metric_jax import files
 from metric_jax.data.errors import DataError
-from metric_jax.limits import is_count
 
 MANIFEST = "manifest.json"
 
@@ -201,7 +200,7 @@ def _manifest(folder: pathlib.Path) -> dict[str, Any]:
         whole = all(isinstance(found[key], kind) for key, kind in kinds.items())
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is broken ({error}): choose another folder") from error
-    if not whole or not is_count(found["shards"]):
+    if not whole or isinstance(found["shards"], bool) or found["shards"] < 1:
         raise DataError(f"{path} is not what a folder of embeddings has: choose another folder")
     return found
 

@@ -80,8 +80,8 @@ def retrieval(
 
     Raises:
         TypeError: Embeddings that are not floating, labels that are not integers.
-        ValueError: Rows that hold NaN or infinity, shapes that do not match, k beyond the gallery, no relevant item for
-            any query, intervals where only one class has one, an unknown metric.
+        ValueError: Rows that hold NaN or infinity or are too large to compare, shapes that do not match, k beyond the
+            gallery, no relevant item for any query, intervals where only one class has one, an unknown metric.
 
     Example:
         >>> import jax.numpy as jnp
