@@ -130,10 +130,10 @@ def test_shards_of_another_model_or_of_other_images_are_refused(photos, tmp_path
         start(out, images=str(photos), checkpoint=8)
     with pytest.raises(DataError, match=r"with another shard \(2048 there, 3 here\): choose"):
         start(out, images=str(photos), shard=3)
-    with pytest.raises(DataError, match=r"with another images \("):
+    with pytest.raises(DataError, match=r"holds embeddings of other images \("):
         start(out)
     (photos / "Bob/3.png").write_bytes((photos / "Ada/1.png").read_bytes())
-    with pytest.raises(DataError, match=r"with another images \("):
+    with pytest.raises(DataError, match=r"holds embeddings of other images \("):
         start(out, images=str(photos))
 
 

@@ -55,9 +55,14 @@ def test_the_same_may_go_on_and_others_may_not(written):
     with pytest.raises(DataError, match=r"with another step \(3 there, 4 here\): choose another folder"):
         shards.claim(written, MADE_WITH | {"step": 4}, shards=2)
     with pytest.raises(
-        DataError, match=r"another images \(None there, x here\), model \(abc there, None here\)"
+        DataError, match=r"with another model \(abc there, None here\), step \(3 there, None here\): choose"
     ):
-        shards.claim(written, {"step": 3, "images": "x"}, shards=2)
+        shards.claim(written, {}, shards=2)
+    with pytest.raises(
+        DataError,
+        match=r"embedded holds embeddings of other images \(None there, x here\): choose another folder",
+    ):
+        shards.claim(written, MADE_WITH | {"images": "x"}, shards=2)
     (written / "manifest.json").unlink()
     with pytest.raises(DataError, match=r"holds embeddings without manifest\.json"):
         shards.claim(written, MADE_WITH, shards=2)

@@ -62,14 +62,19 @@ def claim(
     manifest = {"made_with": dict(made_with), "shards": shards, "class_names": list(class_names)}
     if (folder / MANIFEST).exists():
         there = _manifest(folder)["made_with"]
-        differing = [
-            f"{key} ({str(there.get(key))[:12]} there, {str(made_with.get(key))[:12]} here)"  # of a hash the beginning
+        differing = {
+            key: f"({str(there.get(key))[:12]} there, {str(made_with.get(key))[:12]} here)"  # of a hash the beginning
             for key in sorted(there.keys() | made_with.keys())
             if there.get(key) != made_with.get(key)
-        ]
-        if differing:
+        }
+        if "images" in differing:
             raise DataError(
-                f"{folder} holds embeddings made otherwise, with another {', '.join(differing)}: choose another folder"
+                f"{folder} holds embeddings of other images {differing['images']}: choose another folder"
+            )
+        if differing:
+            others = ", ".join(f"{key} {values}" for key, values in differing.items())
+            raise DataError(
+                f"{folder} holds embeddings made otherwise, with another {others}: choose another folder"
             )
     elif any(folder.glob("embeddings-*.npy")):
         raise DataError(f"{folder} holds embeddings without {MANIFEST}: choose another folder")
