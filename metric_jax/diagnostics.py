@@ -86,17 +86,15 @@ def _summary(
     rows = distance.prepare(compared.anchors, center(compared.anchors, compared.where))
     mean = jnp.sum(rows, axis=0, where=compared.where[:, None]) / jnp.maximum(jnp.sum(compared.where), 1)
     spread = jnp.sqrt(_mean(jnp.sum((rows - mean[None]) ** 2, axis=-1), compared.where))
-    found = {
+    return {
         "active_fraction": _mean(active, valid),
         **_distribution("positive", distances, positives),
         **_distribution("negative", distances, negatives),
         "hard_positives": jnp.sum(positives & (distances > nearest_negative[:, None])),
         "hard_negatives": jnp.sum(negatives & (distances < farthest_positive[:, None])),
         "spread": spread,
-        "collapsed": spread < COLLAPSED_SPREAD,
+        "collapsed": (spread < COLLAPSED_SPREAD) & (jnp.sum(compared.where) > 1),
     }
-    found["collapsed"] &= jnp.sum(compared.where) > 1
-    return found
 
 
 def _mean(values: Array, where: Array) -> Array:

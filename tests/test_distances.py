@@ -72,7 +72,7 @@ def test_gradients_against_central_differences(distance, precision):
 
 @every_distance
 @pytest.mark.parametrize("scale", [1.0, 16.0, 1e-3])
-def test_gradients_of_entries_that_are_zero(distance, scale, x64):
+def test_P1_gradients_of_entries_that_are_zero(distance, scale, x64):
     """As those of a network that ends with ReLU are; rows are longer and shorter than 1."""
     x, y = (
         scale * np.array([[3.0, 0.0, -1.0], [0.0, 0.0, 2.0]]),

@@ -62,12 +62,10 @@ def nearest(
         raise ValueError(f"k must be at most the {items} items that a query is compared with, got {k}")
     middle = checks.comparable(rows, "queries", distance)
     held = 1 if distance.has_product else rows.shape[1]
+    compared = tile_size(len(rows), max(map(len, parts.values())), tile, held)
     size = min(
-        tile_size(len(rows), max(map(len, parts.values())), tile, held),
-        tile_size(
-            len(rows), k + SPARE, tile, rows.shape[1]
-        ),  # for the rows whose distances are computed again
-    )
+        compared, tile_size(len(rows), k + SPARE, tile, rows.shape[1])
+    )  # whose distances are computed again
     found, start = [], 0
     for name, part in parts.items():
         read = checks.same_dim(part, rows.shape[1], name)
