@@ -1,18 +1,19 @@
-"""How a script that uses a trained run starts: flags in, and of what is wrong with them one line and exit code 2."""
+"""How a script starts: flags in, and of what is wrong with them one line and an exit code, 2 but for training."""
 
+import difflib
+import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from absl import flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_flags
 
 from configs import base
 from experiments import interrupt
 from metric_jax.data.errors import DataError, unknown
-from metric_jax.training import USER_ERRORS
-from metric_jax.training.runs import BEST
 
 BAD_INPUT = 2
 # Flags that a script cannot do without, if it has them.
@@ -30,32 +31,13 @@ def start(
         usage: What --help tells before it lists the flags.
         images: What the arguments that are no flags are called; all must be given.
     """
-    known = flags.FLAGS
-    # absl's own --help would exit with 1.
-    wants_help = flags.DEFINE_bool("help", False, "Tells this.", flag_values=known)
-    try:
-        arguments = known(sys.argv)[1:]
-    except (flags.Error, AttributeError) as error:  # the latter of a key that a config does not have
-        stop(name, " ".join(str(error).split()))
-    if wants_help.value:
-        print(usage, known.main_module_help(), sep="\n")
-        sys.exit(0)
-    for key in NEEDED:
-        if key in known and not known[key].value:
-            stop(name, f"--{key} must be given: --help tells more")
-    if len(arguments) != len(images):
-        wanted = " ".join(["python", f"experiments/{name}.py", *images, "--workdir=RUN"])
-        stop(
-            name, f"got {len(arguments)} arguments that are no flags, where it takes {len(images)}: {wanted}"
-        )
-    try:
-        getattr(known["config"].value if "config" in known else None, "lock", None)
-    except (AttributeError, OSError) as error:  # a file that could not be loaded raises when it is first used
-        stop(name, " ".join(str(error).split()))
-    if not known["verbosity"].present:
+    arguments = parse(name, usage=usage, images=images)
+    from metric_jax.training import USER_ERRORS
+
+    if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)  # Orbax tells of every file
     interrupted = f"{name}: interrupted"
-    interrupt.watch(interrupted)
+    interrupt.watch(lambda: interrupted)
     try:
         sys.exit(main(*arguments))
     except USER_ERRORS as error:
@@ -65,6 +47,102 @@ def start(
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         interrupt.end(interrupted)
+
+
+def parse(
+    name: str, *, usage: str | None, images: tuple[str, ...] = (), code: int = BAD_INPUT
+) -> Sequence[str]:
+    """Parses the command line; imports nothing that takes long, so that what is wrong is told at once.
+
+    Args:
+        name: The script's, which begins its messages.
+        usage: What --help tells before it lists the flags.
+        images: What the arguments that are no flags are called; all must be given.
+        code: The exit code if something is wrong.
+
+    Returns:
+        The arguments that are no flags.
+    """
+    known = flags.FLAGS
+    # absl's own --help would exit with 1.
+    wants_help = flags.DEFINE_bool("help", False, "Tells this.", flag_values=known)
+    has_config = "config" in known and config_flags.is_config_flag(known["config"])
+    given, off = _switched_off(sys.argv) if has_config else (sys.argv, [])
+    try:
+        arguments = known(given)[1:]
+        if (
+            has_config and known["config"].value is not None
+        ):  # a file that was not loaded raises when it is used
+            known["config"].value.update_from_flattened_dict(dict.fromkeys(off))
+    except (flags.Error, AttributeError, KeyError, OSError) as error:
+        stop(name, _told(error), code)
+    if wants_help.value:
+        print(usage, known.main_module_help(), sep="\n")
+        sys.exit(0)
+    for key in NEEDED:
+        if key in known and not known[key].value:
+            stop(name, f"--{key} must be given: --help tells more", code)
+    if arguments and not images:
+        stop(name, f"unknown argument {arguments[0]!r}: flags begin with --, and --help lists them", code)
+    if len(arguments) != len(images):
+        wanted = " ".join(["python", f"experiments/{name}.py", *images, "--workdir=RUN"])
+        told = f"got {len(arguments)} arguments that are no flags, where it takes {len(images)}: {wanted}"
+        stop(name, told, code)
+    return arguments
+
+
+def _switched_off(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments without each ``--config.KEY=None`` of a key that is None by default; and these keys.
+
+    The parsers of config_flags would read a number, or a word.
+    """
+    can_be_none = {f"--config.{key}=None": key for key, value in _items(base.get_config()) if value is None}
+    rest = [argument for argument in arguments if argument not in can_be_none]
+    return rest, [key for argument, key in can_be_none.items() if argument in arguments]
+
+
+def _told(error: Exception) -> str:
+    """One line on what is wrong with flags, or with a config."""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return _unknown_flag(error)
+    if key := _unknown_key(sys.argv):
+        return key
+    text = str(error.args[0] if isinstance(error, KeyError) else error)
+    if missing := re.search(r"failure to load: .*\[Errno \d+\] (.*): '(.*)'", text, re.DOTALL):
+        return f"cannot read {missing[2]}: {missing[1]}"
+    return " ".join(text.partition(" Other fields")[0].split())
+
+
+def _unknown_flag(error: flags.UnrecognizedFlagError) -> str:
+    """What to say of a flag that a script does not have; of a key of the config, how it is set."""
+    known, key = flags.FLAGS, error.flagname.removeprefix("config.")
+    if key in dict(_items(base.get_config())):
+        if "set" in known:
+            return f"unknown flag --{error.flagname}: a key of the config is set by --set={key}=VALUE"
+        if "config" in known:
+            return f"unknown flag --{error.flagname}: a key of the config is set by --config.{key}=VALUE"
+    return str(error)
+
+
+def _unknown_key(arguments: Sequence[str]) -> str:
+    """What to say of the first ``--config.key=...`` that names no key; empty if all do."""
+    keys = [key for key, _ in _items(base.get_config())]
+    for argument in arguments:
+        dashes, dot, key = argument.partition("=")[0].partition("config.")
+        if dashes.startswith("-") and dot and key not in keys:
+            meant = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+            hint = f", did you mean {meant[0]!r}?" if meant else ":"
+            return f"unknown config key {key!r}{hint} configs/base.py declares them all"
+    return ""
+
+
+def _items(config: ConfigDict) -> Iterator[tuple[str, Any]]:
+    """The keys of a config, nested ones joined with dots, and their values."""
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from ((f"{key}.{inner}", found) for inner, found in _items(value))
+        else:
+            yield key, value
 
 
 def given(flag: str, reader: Callable[[str], Any], path: str) -> Any:
@@ -81,7 +159,7 @@ def define_checkpoint() -> flags.FlagHolder[int | str | None]:
         _Checkpoint(),
         "checkpoint",
         None,
-        f'The step of the checkpoint, or "{BEST}", for the one that config.best_metric found to be; the newest by '
+        'The step of the checkpoint, or "best", for the one that config.best_metric found to be; the newest by '
         "default.",
     )
     _list_in_help("checkpoint")
@@ -93,6 +171,8 @@ class _Checkpoint(flags.ArgumentParser[int | str]):
 
     def parse(self, argument: Any) -> int | str:
         """A step, or "best"."""
+        from metric_jax.training.runs import BEST
+
         if argument == BEST:
             return BEST
         try:
@@ -123,7 +203,7 @@ def _list_in_help(flag: str) -> None:
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag])
 
 
-def stop(name: str, told: str) -> NoReturn:
+def stop(name: str, told: str, code: int = BAD_INPUT) -> NoReturn:
     """Ends the script: bad input."""
     print(f"{name}: {told}", file=sys.stderr)
-    sys.exit(BAD_INPUT)
+    sys.exit(code)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 INTERRUPTED, TERMINATED = 130, 143  # by Ctrl-C, by SIGTERM
@@ -15,8 +16,8 @@ def end(told: str) -> NoReturn:
     os._exit(INTERRUPTED)
 
 
-def watch(told: str) -> None:
-    """From now on, ends so at one that comes where Python can raise nothing, too.
+def watch(told: Callable[[], str]) -> None:
+    """From now on, ends with what ``told`` returns at one that comes where Python can raise nothing, too.
 
     Such as in a destructor, or in what an import calls when a lock is gone: Python would print it and go on.
     """
@@ -24,7 +25,7 @@ def watch(told: str) -> None:
 
     def unraisable(found: Any) -> None:
         if issubclass(found.exc_type, KeyboardInterrupt):
-            end(told)
+            end(told())
         others(found)
 
     sys.unraisablehook = unraisable

@@ -1,4 +1,4 @@
-"""Trains several configs with several seeds each, and tells in one table how they compare.
+r"""Trains several configs with several seeds each, and tells in one table how they compare.
 
     python experiments/sweep.py --configs=configs/digits.py,configs/mnist.py --seeds=0,1,2 --workdir=runs/sweep \
         --set=data.data_dir=TFDS_FOLDER

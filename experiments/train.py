@@ -8,23 +8,21 @@ Any key of configs/base.py can be set by a flag. The same command again resumes 
 which saves a checkpoint first.
 """
 
-import difflib
 import os
 import pathlib
 import signal
 import sys
-from collections.abc import Iterator
 from typing import Any
 
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import flags, logging
+from ml_collections import config_flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # where configs find configs.base
 
-from experiments import interrupt
+from experiments import command, interrupt
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The config file.", lock_config=True)
-INTERRUPTED = "train: interrupted; the same command goes on from the newest checkpoint"
+FAILED = 1
 
 COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of the first of several processes.")
 PROCESSES = flags.DEFINE_integer("processes", None, "How many processes train together.")
@@ -32,20 +30,24 @@ PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0."
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of the run; made if it is not there.")
 
 
-def main(arguments: list[str]) -> None:
-    """Runs, or says in one line why not."""
+def start() -> None:
+    """Parses the command line and runs, or says in one line why not."""
+    command.parse("train", usage=__doc__, code=FAILED)
+    main()
+
+
+def main() -> None:
+    """Runs what the flags say, and ends in one line at a Ctrl-C."""
     sys.unraisablehook = unraisable
-    interrupt.watch(INTERRUPTED)
+    interrupt.watch(interrupted)
     try:
-        run(arguments)
+        run()
     except KeyboardInterrupt:
-        interrupt.end(INTERRUPTED)
+        interrupt.end(interrupted())
 
 
-def run(arguments: list[str]) -> None:
+def run() -> None:
     """Trains as the flags say, and prints the results."""
-    if len(arguments) > 1:
-        raise app.UsageError(f"unknown argument {arguments[1]!r}")
     is_finished = os.path.exists(f"{WORKDIR.value}/results.json")  # these are told without the data
     if PROCESSES.value is None and not is_finished:  # several are to end together
         end_without_data()
@@ -68,6 +70,14 @@ def run(arguments: list[str]) -> None:
         print(table(results))
 
 
+def interrupted() -> str:
+    """What to say at a Ctrl-C: from where the same command goes on."""
+    checkpoints = pathlib.Path(WORKDIR.value, "checkpoints").glob("*")
+    if any(path.name.isdecimal() for path in checkpoints):
+        return "train: interrupted; the same command goes on from the newest checkpoint"
+    return "train: interrupted before the first checkpoint; the same command starts anew"
+
+
 def end_without_data() -> None:
     """Ends in one line if the config's TFDS set or folder is not there."""
     from metric_jax.data import DataError, datasets
@@ -84,38 +94,5 @@ def unraisable(found: Any) -> None:
         sys.__unraisablehook__(found)
 
 
-def parse(arguments: list[str]) -> list[str]:
-    """Parses flags as absl does, and says in one line what is wrong with a config."""
-    try:
-        rest = app.parse_flags_with_usage(arguments)
-        CONFIG.value.lock()  # a file that could not be loaded raises when it is first used
-    except (AttributeError, KeyError, OSError) as error:
-        text = str(error.args[0] if isinstance(error, KeyError) else error)
-        told = " ".join(text.partition(" Other fields")[0].split())
-        sys.exit(f"train: {unknown_key(arguments) or told}")
-    return rest
-
-
-def unknown_key(arguments: list[str]) -> str:
-    """What to say of the first ``--config.key=...`` that names no key; empty if all do."""
-    from configs import base
-
-    keys = set(names(base.get_config()))
-    for argument in arguments:
-        dashes, dot, key = argument.partition("=")[0].partition("config.")
-        if dashes.startswith("-") and dot and key not in keys:
-            meant = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-            hint = f", did you mean {meant[0]!r}?" if meant else ":"
-            return f"unknown config key {key!r}{hint} configs/base.py declares them all"
-    return ""
-
-
-def names(config: ConfigDict) -> Iterator[str]:
-    """The keys of a config, nested ones joined with dots."""
-    for key, value in config.items():
-        yield from (f"{key}.{name}" for name in names(value)) if isinstance(value, ConfigDict) else [key]
-
-
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main, flags_parser=parse)
+    start()

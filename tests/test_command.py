@@ -61,6 +61,13 @@ def test_a_checkpoint_is_a_step_or_the_best():
         assert told in scripts.run("export", f"--workdir={run}", "--out=out", f"--checkpoint={given}").err
 
 
+def test_a_key_of_the_config_that_is_no_flag_is_told_with_the_flag_that_sets_it():
+    for flag in ("--steps=10", "--config.steps=10"):
+        done = scripts.run("sweep", "--workdir=runs", flag)
+        told = f"sweep: unknown flag {flag[:-3]}: a key of the config is set by --set=steps=VALUE\n"
+        assert (done.code, done.out, done.err) == (2, "", told)
+
+
 @pytest.fixture
 def started(monkeypatch, capsys):
     """Starts a script that takes a flag and two images: (exit code, its stdout, its stderr)."""

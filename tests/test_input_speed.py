@@ -35,7 +35,7 @@ def test_the_first_batch_is_not_timed():
     [
         (
             ["--config=configs/digits.py", "--config.batch.clases=2"],
-            'Did you mean "classes" instead of "clases"?',
+            "unknown config key 'batch.clases', did you mean 'batch.classes'?",
         ),
         (["--config=configs/digits.py", "--config.data.source=digit"], "did you mean 'digits'?"),
         (["--config=nope.py"], "nope.py"),

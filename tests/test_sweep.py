@@ -152,3 +152,7 @@ def test_a_config_file_that_is_none_is_named(tmp_path, text, told):
     (tmp_path / "mine.py").write_text(text)
     with pytest.raises(RunError, match=rf"mine\.py: {told}"):
         sweep.load(str(tmp_path / "mine.py"))
+
+
+def test_the_commands_of_the_help_can_be_pasted():
+    assert "--workdir=runs/sweep \\\n        --set=data.data_dir=TFDS_FOLDER\n" in sweep.__doc__

@@ -9,6 +9,7 @@ import sys
 import types
 
 import pytest
+import scripts
 from small_run import lines
 
 import metric_jax as mj
@@ -17,6 +18,9 @@ from experiments import train
 from metric_jax.training import RunError, StoppedError
 
 ROOT = pathlib.Path(__file__).parent.parent
+ANEW = "train: interrupted before the first checkpoint; the same command starts anew"
+
+config_flags_load = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 
 
 def command(workdir, *changes, config="configs/digits.py"):
@@ -49,15 +53,11 @@ def test_T5_of_a_save_that_failed_one_line_is_enough(monkeypatch):
     ("error", "code", "told"),
     [
         (StoppedError("stopped by SIGTERM after step 5"), 143, "train: stopped by SIGTERM after step 5\n"),
-        (
-            KeyboardInterrupt(),
-            130,
-            "train: interrupted; the same command goes on from the newest checkpoint\n",
-        ),
+        (KeyboardInterrupt(), 130, f"{ANEW}\n"),
         (RunError("steps must be at least 1"), "train: steps must be at least 1", ""),  # which exits with 1
     ],
 )
-def test_the_end_of_a_run_has_a_code_and_a_line(error, code, told, monkeypatch, capsys):
+def test_the_end_of_a_run_has_a_code_and_a_line(error, code, told, monkeypatch, capsys, tmp_path):
     def end(config, workdir):
         raise error
 
@@ -65,10 +65,10 @@ def test_the_end_of_a_run_has_a_code_and_a_line(error, code, told, monkeypatch, 
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(os, "_exit", sys.exit)
     monkeypatch.setattr(mj.training, "train_and_evaluate", end)
-    set_flags(monkeypatch, WORKDIR=None)
+    set_flags(monkeypatch, WORKDIR=str(tmp_path))
     try:
         with pytest.raises(SystemExit) as stopped:
-            train.main(["train"])
+            train.main()
     finally:
         signal.signal(signal.SIGTERM, heeded)
     assert stopped.value.code == code
@@ -84,7 +84,7 @@ def test_a_finished_run_is_told_of_without_its_data(is_finished, monkeypatch, tm
     monkeypatch.setattr(mj.training, "train_and_evaluate", lambda *_: sys.exit("trained"))
     set_flags(monkeypatch, WORKDIR=str(tmp_path))
     with pytest.raises(SystemExit, match="trained" if is_finished else "no data"):
-        train.run(["train"])
+        train.run()
     assert bool(looked) != is_finished
 
 
@@ -97,17 +97,22 @@ def test_a_ctrl_c_that_python_would_ignore_ends_the_run(tmp_path):
         "class Dies:\n"
         "    def __del__(self):\n"
         "        raise KeyboardInterrupt\n"
-        "def run(arguments):\n"
+        "def run():\n"
         "    Dies()\n"
         "    print('it went on')\n"
         "train.run = run\n"
-        "train.main([])\n"
+        "train.flags.FLAGS(['train', f'--workdir={sys.argv[2]}'])\n"
+        "train.main()\n"
     )
-    done = subprocess.run(
-        [sys.executable, tmp_path / "dies.py", ROOT], capture_output=True, text=True, check=False
-    )
-    told = "train: interrupted; the same command goes on from the newest checkpoint\n"
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", told)
+    for told in (ANEW, "train: interrupted; the same command goes on from the newest checkpoint"):
+        done = subprocess.run(
+            [sys.executable, tmp_path / "dies.py", ROOT, tmp_path / "run"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{told}\n")
+        (tmp_path / "run" / "checkpoints" / "4").mkdir(parents=True, exist_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +166,7 @@ def test_a_run_on_real_omniglot(shared, tmp_path, capsys):
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
 
 
+@config_flags_load
 @pytest.mark.parametrize(
     ("flag", "told"),
     [
@@ -170,17 +176,19 @@ def test_a_run_on_real_omniglot(shared, tmp_path, capsys):
         ),
         ("--config.los.margin=1", "unknown config key 'los.margin', did you mean 'loss.margin'?"),
         ("--noconfig.data.rotation", "unknown config key 'data.rotation', did you mean 'data.rotations'?"),
-        ("--config.batch.classes=2.5", "--config.batch.classes=2.5: invalid literal for int"),
+        ("--config.batch.classes=2.5", "flag --config.batch.classes=2.5: invalid literal for int"),
+        ("--config.loss.margin=big", "flag --config.loss.margin=big: could not convert string to float"),
+        ("--config.steps=None", "flag --config.steps=None: invalid literal for int"),
         ("--workdr=x", "Unknown command line flag 'workdr'. Did you mean: workdir"),
+        ("--steps=3", "unknown flag --steps: a key of the config is set by --config.steps=VALUE"),
+        ("--workdir=", "--workdir must be given: --help tells more"),
+        ("stray", "unknown argument 'stray': flags begin with --"),
     ],
 )
-def test_T8_a_wrong_flag_is_told_before_anything_is_done(flag, told, tmp_path):
-    done = run(tmp_path / "run", flag)
-    assert done.returncode == 1
-    assert told in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) <= 2  # absl adds where to find help
-    assert done.stdout == ""
+def test_T8_a_wrong_flag_is_told_in_one_line_before_anything_is_done(flag, told, tmp_path):
+    done = scripts.run("train", *command(tmp_path / "run", flag)[2:])
+    assert (done.code, done.out) == (1, "")
+    assert re.fullmatch(rf"train: {re.escape(told)}.*\n", done.err), done.err
     assert not (tmp_path / "run").exists()
 
 
@@ -188,8 +196,33 @@ def test_T8_a_config_file_that_is_not_there_or_has_a_wrong_key_is_told_in_one_li
     (tmp_path / "typo.py").write_text(
         "from configs import base\ndef get_config():\n    config = base.get_config()\n    config.stepz = 3\n"
     )
-    for name, told in (("typo.py", 'Key "stepz" does not exist'), ("none.py", "No such file or directory")):
-        done = run(tmp_path / "run", config=str(tmp_path / name))
+    nowhere = tmp_path / "none.py"
+    for name, changes, told in (
+        ("typo.py", [], 'Key "stepz" does not exist'),
+        ("none.py", [], f"cannot read {nowhere}: No such file or directory"),
+        ("none.py", ["--config.steps=3"], f"cannot read {nowhere}: No such file or directory"),
+    ):
+        done = run(tmp_path / "run", *changes, config=str(tmp_path / name))
         assert done.returncode == 1
-        assert re.fullmatch(rf"train: .*{told}.*\n", done.stderr)
+        assert re.fullmatch(rf"train: .*{told}.*\n", done.stderr), done.stderr
         assert not (tmp_path / "run").exists()
+
+
+@config_flags_load
+def test_what_is_none_by_default_is_switched_off_by_none(tmp_path, monkeypatch):
+    """Of a config file that sets them: a number, a tuple, a word, and what is given beside them stays."""
+    (tmp_path / "whitened.py").write_text(
+        "from configs import digits\n"
+        "def get_config():\n"
+        "    config = digits.get_config()\n"
+        "    config.eval_whitening, config.model.mean, config.loss.distance = 0.5, (0.5,), 'cosine'\n"
+        "    return config\n"
+    )
+    trained = []
+    monkeypatch.setattr(mj.training, "train_and_evaluate", lambda config, _: trained.append(config) or {})
+    off = [f"--config.{key}=None" for key in ("eval_whitening", "model.mean", "loss.distance")]
+    config = str(tmp_path / "whitened.py")
+    for changes in ([], [*off, "--config.loss.margin=0.25"]):
+        assert scripts.run("train", *command(tmp_path, *changes, config=config)[2:]).code == 0
+    found = [(c.eval_whitening, c.model.mean, c.loss.distance, c.loss.margin) for c in trained]
+    assert found == [(0.5, (0.5,), "cosine", digits.get_config().loss.margin), (None, None, None, 0.25)]

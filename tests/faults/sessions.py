@@ -14,7 +14,6 @@ import time
 
 import numpy as np
 import sklearn.datasets  # noqa: F401 (for the server to import)
-from absl import app, flags
 
 from experiments import train
 from metric_jax.training import loop, stored
@@ -95,9 +94,8 @@ def _train(arguments, told, seen):
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     with seen.open("a", buffering=1) as log:
         _log_images(log)
-        flags.mark_flags_as_required(["config", "workdir"])
-        sys.argv = arguments  # where flags of configs look for keys
-        app.run(train.main, flags_parser=train.parse)
+        sys.argv = arguments
+        train.start()
 
 
 def _log_images(log):
