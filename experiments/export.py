@@ -12,12 +12,30 @@ the threshold, the shape of the images, the distance. To use it takes jax and fl
     one, other = embed(images)                                  # two images, [2, *about["image_shape"]] uint8
     is_same = jax.numpy.linalg.norm(one - other) <= about["threshold"]      # if about["distance"] is "euclidean"
 
+Photos become images as in training, by Pillow, whose other ways to resize move embeddings and so break the threshold:
+
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    def read(path):
+        height, width, channels = about["image_shape"]
+        image = ImageOps.exif_transpose(Image.open(path)).convert("L" if channels == 1 else "RGB")
+        box, ratio = None, width / height
+        if about["crop"]:
+            wide, high = min(image.width, image.height * ratio), min(image.height, image.width / ratio)
+            left, upper = (image.width - wide) / 2, (image.height - high) / 2
+            box = (left, upper, left + wide, upper + high)
+        return np.asarray(image.resize((width, height), Image.Resampling.BOX, box)).reshape(about["image_shape"])
+
+    images = np.stack([read("one.jpg"), read("other.jpg")])
+
 Such a file holds a program: load only what you trust. JAX promises to load it for six months at least.
 """
 
 import json
 import pathlib
 import sys
+from typing import Any
 
 import jax
 import numpy as np
@@ -57,12 +75,17 @@ def main(workdir: str, out: str, *, checkpoint: int | str | None = None) -> None
     serialized = serialize(run)
     try:
         files.replace(path, serialized)
-        folders.write_json(description, {**threshold._asdict(), "platforms": PLATFORMS})
+        folders.write_json(description, {**threshold._asdict(), **_input(run), "platforms": PLATFORMS})
     except OSError as error:
         raise RunError(f"cannot write --out={out}: {error.strerror}") from error
     print(
         f"{path} ({len(serialized) / 2**20:.1f} MB) and {description}: step {run.step}, for {', '.join(PLATFORMS)}"
     )
+
+
+def _input(run: Run) -> dict[str, Any]:
+    """What of the way from a photo to the input the shape of the images and the crop do not say."""
+    return {"channels": run.image_shape[2], "resize": "box"}
 
 
 def _describes(path: pathlib.Path) -> bool:

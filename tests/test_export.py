@@ -2,8 +2,12 @@
 
 import json
 import os
+import pathlib
+import re
+import runpy
 import subprocess
 import sys
+import textwrap
 
 import jax
 import numpy as np
@@ -11,9 +15,11 @@ import pytest
 import trained_run
 from flax import nnx
 from jax import export as jax_export
+from PIL import Image, ImageOps
 
 from experiments import export
 from metric_jax import models
+from metric_jax.data import decoding
 from metric_jax.training import RunError, calibration, choices, open_run, state
 from metric_jax.training.step import make_embed
 
@@ -75,12 +81,41 @@ def test_jax_alone_embeds_as_the_run_does_any_number_of_images(calibrated, tmp_p
         "image_shape": [8, 8, 1],
         "crop": False,
         "cohort": "",
+        "channels": 1,
+        "resize": "box",
         "platforms": ["cpu", "cuda", "tpu"],
     }
     artefact = jax_export.deserialize(bytearray((tmp_path / "digits.jaxexport").read_bytes()))
     assert artefact.platforms == ("cpu", "cuda", "tpu")
     assert artefact.nr_devices == 1
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def reader():
+    """The function of the docstring that reads a photo, as text."""
+    return textwrap.dedent(export.__doc__[export.__doc__.index("    def read(") :].partition("\n\n")[0])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("crop", [False, True])
+@pytest.mark.parametrize("size", [(61, 83), (70, 35)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_photo_is_read_as_the_docstring_says(channels, crop, size, orientation, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    held = Image.Exif()
+    held[decoding.ORIENTATION] = orientation
+    Image.fromarray(pixels).save(tmp_path / "photo.jpg", exif=held)
+    (tmp_path / "read.py").write_text(f"{reader()}\nfound = read(photo)\n")
+    given = {"np": np, "Image": Image, "ImageOps": ImageOps, "photo": tmp_path / "photo.jpg"}
+    given["about"] = {"image_shape": [24, 16, channels], "crop": crop}
+    found = runpy.run_path(str(tmp_path / "read.py"), given)["found"]
+    expected = decoding.decode((tmp_path / "photo.jpg").read_bytes(), (24, 16), channels, crop=crop)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_page_on_data_reads_photos_as_the_docstring_does():
+    page = (pathlib.Path(__file__).parent.parent / "docs" / "data.md").read_text()
+    assert reader() in re.sub(r"^(>>>|\.\.\.) ", "", page, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", models.MODELS)
