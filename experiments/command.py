@@ -1,6 +1,7 @@
 """How a script starts: flags in, and of what is wrong with them one line and an exit code, 2 but for training."""
 
 import difflib
+import os
 import re
 import sys
 import traceback
@@ -17,7 +18,8 @@ from metric_jax.data.errors import DataError, unknown
 
 BAD_INPUT = 2
 # Flags that a script cannot do without, if it has them.
-NEEDED = ("config", "workdir", "out", "gallery", "pairs")
+PATHS = ("workdir", "out", "gallery", "pairs")
+NEEDED = ("config", *PATHS)
 
 
 def start(
@@ -80,8 +82,12 @@ def parse(
         print(usage, known.main_module_help(), sep="\n")
         sys.exit(0)
     for key in NEEDED:
-        if key in known and not known[key].value:
+        if key not in known:
+            continue
+        if not known[key].value:
             stop(name, f"--{key} must be given: --help tells more", code)
+        if key in PATHS:
+            known[key].value = os.path.expanduser(known[key].value)  # a shell leaves the ~ of --workdir=~/run
     if arguments and not images:
         stop(name, f"unknown argument {arguments[0]!r}: flags begin with --, and --help lists them", code)
     if len(arguments) != len(images):

@@ -156,3 +156,10 @@ def test_the_exit_code_is_what_the_script_returns_and_help_is_no_error(started):
     code, out, _ = started("--help")
     assert code == 0
     assert "Compares two." in out
+
+
+def test_a_tilde_that_the_shell_has_left_is_the_home_folder(started, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    found = []
+    started("a", "b", "--workdir=~/run", main=lambda *_: found.append(flags.FLAGS["workdir"].value))
+    assert found == ["/home/ada/run"]

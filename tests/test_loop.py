@@ -260,3 +260,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         with pytest.raises(RunError, match=re.escape(str(workdir))):
             mj.training.train_and_evaluate(config(), str(workdir))
     assert (tmp_path / "file").read_text() == "keep me"
+
+
+def test_a_tilde_in_a_workdir_is_the_home_folder(finished, monkeypatch):
+    workdir, results = finished
+    monkeypatch.setenv("HOME", str(workdir.parent))
+    assert mj.training.train_and_evaluate(config(), f"~/{workdir.name}") == results
+    assert mj.training.open_run(f"~/{workdir.name}").folder == workdir
+
+
+def test_a_config_that_is_a_dict_is_refused_in_one_line(tmp_path):
+    with pytest.raises(RunError, match="the config must be a ConfigDict with every key, got dict: change"):
+        mj.training.train_and_evaluate({"steps": 2}, str(tmp_path))

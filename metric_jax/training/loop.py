@@ -12,6 +12,7 @@ again ends where it would have ended.
 import contextlib
 import functools
 import math
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -67,12 +68,15 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
             holds another run, a loss that is not finite.
     """
     clock = Clock()
+    if not isinstance(config, ml_collections.ConfigDict):
+        told = f"got {type(config).__name__}: change what configs/base.py's get_config() returns"
+        raise RunError(f"the config must be a ConfigDict with every key, {told}")
     if not workdir:
         raise RunError("the workdir is empty: name a folder for the run, as in --workdir=runs/digits")
     plan = _plan(config)
     best = Best(config.best_metric, patience=config.patience)
     tracking.check(config.wandb)
-    folder = pathlib.Path(workdir)
+    folder = pathlib.Path(os.path.expanduser(workdir))
     results = folders.check(folder, config.to_dict())
     if results is not None:
         print(f"this run is finished, and {folder} holds its results", file=sys.stderr)

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import inspect
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -155,7 +156,7 @@ def open_run(
             not those of the config's model.
         DataError: The data have to be read to know the shape of the images, and cannot be.
     """
-    folder = pathlib.Path(workdir)
+    folder = pathlib.Path(os.path.expanduser(workdir))
     if not folder.is_dir():
         raise RunError(f"there is no folder {folder}: name that of a run, as in --workdir=runs/digits")
     config = _read_config(folder / folders.CONFIG)
