@@ -90,7 +90,9 @@ def main(
     for run in runs:
         tell_of_seen_images(run, {**runs[0].config["data"], **data})
     pairs = draw_pairs(test.labels)
-    far = measurable(far, pairs)
+    far, notice = measurable(far, pairs)
+    if notice:
+        print(f"evaluate: {notice}", file=sys.stderr)
     raw = raw_pixels(test, strangers, pairs, far)
     unlike = len({path.name for path in paths}) == len(paths)
     evaluated = [
@@ -107,12 +109,14 @@ def main(
     except OSError as error:
         raise RunError(f"cannot write to {folder}: {error}") from error
     for each in evaluated:
-        print(f"{each.name}\n{table(each.metrics)}\n")
+        print(f"{each.name}, checkpoint {each.run.step}:\n{table(each.metrics)}\n")
     print(
         f"same if the {threshold.measure} is at most {threshold.threshold:.4f}: that accepts\n"
         f"  {threshold.measured_far:.4%} of {threshold.impostors:,} pairs of different classes\n"
         f"  {threshold.tar:.4%} of the pairs of the same class\nreport: {report}"
     )
+    if notice:
+        print(f"but {notice}")
 
 
 def check_strangers(train: Images, test: Images) -> None:
@@ -150,16 +154,16 @@ def tell_of_seen_images(run: Run, data: Mapping[str, Any]) -> None:
         )
 
 
-def measurable(far: float, pairs: Pairs) -> float:
-    """The FAR, or the smallest that the impostors among the pairs can measure, which is then said."""
+def measurable(far: float, pairs: Pairs) -> tuple[float, str]:
+    """The FAR, or the smallest that the impostors among the pairs can measure, and what is to be said of that."""
     impostors = int(np.sum(~pairs[2]))
-    if far < 1 / impostors:
-        print(
-            f"evaluate: a FAR of {far:g} cannot be measured with {impostors} pairs of different classes; the threshold "
-            f"is for {1 / impostors:.3g}, the smallest that can",
-            file=sys.stderr,
-        )
-    return max(far, 1 / impostors)
+    least = 1 / impostors
+    if far >= least:
+        return far, ""
+    return least, (
+        f"a FAR of {far:g} cannot be measured with {impostors} pairs of different classes; the threshold is for "
+        f"{least:.3g}, the smallest that can"
+    )
 
 
 def measure(

@@ -44,6 +44,8 @@ def test_evaluate_measures_calibrates_and_writes_a_report(tmp_path):
     assert re.fullmatch(
         r"evaluate: a FAR of 1e-09 cannot be measured with \d+ .* threshold is for .*", measurable
     )
+    assert done.out.endswith(f"but {measurable.removeprefix('evaluate: ')}\n")  # beside the threshold
+    assert done.out.startswith("run, checkpoint 8:\n")
     results = json.loads((folder / "evaluation" / "evaluation.json").read_text())
     for key in ("map_at_r", "recall@1", "auc", "eer", "5way_1shot", "ami"):
         assert f"{results[key]:.4f}" in done.out
@@ -136,7 +138,9 @@ def test_evaluate_and_verify_relative_to_the_training_images(tmp_path, written, 
     assert metrics["threshold@far=0.05"] == pytest.approx(
         mj.evaluation.threshold_at(bare[first, second], is_same, 0.05)[0], abs=1e-3
     )
-    assert "same if the relative euclidean distance is at most" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "same if the relative euclidean distance is at most" in told
+    assert "cannot be measured" not in told
 
     for number in range(2):
         Image.fromarray(test.images[number, ..., 0]).save(tmp_path / f"{number}.png")
