@@ -27,6 +27,7 @@ from experiments import command
 from metric_jax import data, training
 from metric_jax.data import samplers
 from metric_jax.training import choices, folders
+from metric_jax.training.progress import SEVERAL
 
 
 def main(config: ml_collections.ConfigDict, steps: int) -> dict[str, float]:
@@ -39,8 +40,8 @@ def main(config: ml_collections.ConfigDict, steps: int) -> dict[str, float]:
     Returns:
         ``input`` and ``training``, images per second; ``waiting``, the part of a step that it waits for data.
     """
-    if steps < 2:
-        raise training.RunError(f"--steps must be at least 2, got {steps}: the first is not timed")
+    if steps <= SEVERAL:
+        raise training.RunError(f"--steps must be at least {SEVERAL + 1}, got {steps}: fewer tell no speed")
     with config.unlocked():
         config.update(steps=steps, log_every=steps, eval_every=steps, checkpoint_every=steps, wandb="")
         config.optimizer.warmup, config.loss.before, config.loss.before_steps = 0, "", 0

@@ -26,8 +26,8 @@ def test_both_are_measured_and_told(capsys):
 
 def test_the_first_batch_is_not_timed():
     assert len(input_speed.batch_seconds(config(steps=5))) == 4
-    with pytest.raises(RunError, match="--steps must be at least 2, got 1: the first is not timed"):
-        input_speed.main(config(), steps=1)
+    with pytest.raises(RunError, match="--steps must be at least 5, got 4: fewer tell no speed"):
+        input_speed.main(config(), steps=4)
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,16 @@ from tqdm import tqdm
 
 from metric_jax.training import processes
 
+# Intervals that tell a speed. While something compiles, the results of the first few steps come in: to read them takes
+# no time.
+SEVERAL = 4
+
 
 class Clock:
     """How long a run takes, over all its sessions, and how fast its steps are.
 
-    A step's time is that since the step before it. The speed is by the median of these, which does not see the few in
-    which something was compiled, evaluated or saved.
+    A step's time is that since the step before it. The speed is by the median of these, once there are several, which
+    does not see the few in which something was compiled, evaluated or saved.
     """
 
     def __init__(self) -> None:
@@ -50,16 +54,21 @@ class Clock:
     @property
     def steps_per_second(self) -> float:
         """The speed of this session, or of the one before until there is any; 0 when there is neither."""
-        return 1.0 / statistics.median(self._intervals) if self._intervals else self._speed_before
+        return 1.0 / self._step_seconds if self._step_seconds else self._speed_before
 
     def speed(self, batch_size: int) -> dict[str, float]:
         """The time of the median step, of which the mean wait for data, and the images of batches per second."""
         found = {"images_per_s": self.steps_per_second * batch_size}
-        if self._intervals:
-            found["step_seconds"] = statistics.median(self._intervals)
+        if self._step_seconds:
+            found["step_seconds"] = self._step_seconds
         if self._waits:
             found["wait_seconds"] = statistics.mean(self._waits)
         return found
+
+    @property
+    def _step_seconds(self) -> float | None:
+        """The median interval; None while there are too few."""
+        return statistics.median(self._intervals) if len(self._intervals) >= SEVERAL else None
 
     def notes(self) -> dict[str, float]:
         """What a later session goes on from."""
@@ -111,7 +120,7 @@ class Progress:
         told = {
             "loss": f"{metrics['loss']:.4f}",
             "active": f"{metrics['active_fraction']:.0%}",
-            "images/s": f"{speed * self._batch_size:,.0f}",
+            "images/s": f"{speed * self._batch_size:,.0f}" if speed else "?",
         }
         if not self._bar.disable:
             self._bar.set_postfix(told)  # the bar has an ETA of its own
