@@ -215,10 +215,29 @@ def test_classes_too_small_to_be_trained_on_are_left_out_and_counted(stored, cap
     assert capsys.readouterr().err == told
     assert load("tfds", name="n", split="own", min_images=1)[0] is stored["train"]
     assert capsys.readouterr().err == ""
-    with pytest.raises(DataError, match=r"no class has data\.min_images=4 images to train on, but at most 3"):
+    with pytest.raises(
+        DataError, match=r"no class of the training set has data\.min_images=4 images, but at most 3"
+    ):
         load("tfds", name="n", split="own", min_images=4)
     with pytest.raises(DataError, match=r"data\.min_images must not be negative, got -1"):
         load("tfds", name="n", split="own", min_images=-1)
+
+
+def test_classes_too_small_to_be_parted_are_left_out_before_that(monkeypatch, capsys):
+    whole = images([0] * 10 + [1] * 7 + [2] * 8 + [3] * 2)
+    monkeypatch.setattr(folder, "folder", lambda root, **_: whole)
+    with pytest.raises(DataError, match=r"set data\.min_images=8 to leave out smaller classes"):
+        load("folder", root="r")
+    train, test = load("folder", root="r", split="image", min_images=8)
+    assert [np.unique(part.labels, return_counts=True)[1].tolist() for part in (train, test)] == [
+        [8, 6],
+        [2, 2],
+    ]
+    load("folder", root="r", split="image", min_images=7, test_fraction=0.5)
+    assert capsys.readouterr().err == (
+        "2 classes of fewer than 8 images are left out of the set that is parted, 9 images in all\n"
+        "1 class of fewer than 7 images is left out of the set that is parted, 2 images in all\n"
+    )
 
 
 def test_one_class_with_two_images_is_enough_to_be_tested_on(stored):

@@ -94,6 +94,21 @@ def test_by_image_takes_the_same_part_of_every_class():
     assert np.bincount(test.labels - 10).tolist() == [3, 6, 2]
 
 
+def test_by_image_draws_what_a_loop_over_the_classes_draws():
+    whole = numbered(*np.random.default_rng(2).integers(4, 40, 30))
+    generator = np.random.default_rng(7)
+    testing = np.zeros(len(whole), bool)
+    for label in np.unique(whole.labels):
+        members = generator.permutation(np.flatnonzero(whole.labels == label))
+        testing[members[: round(0.4 * len(members))]] = True
+    found = [
+        np.flatnonzero(np.isin(whole.ids, part.ids))
+        for part in splits.by_image(whole, test_fraction=0.4, seed=7)
+    ]
+    np.testing.assert_array_equal(found[0], np.flatnonzero(~testing))
+    np.testing.assert_array_equal(found[1], np.flatnonzero(testing))
+
+
 @either
 def test_the_seed_alone_chooses(split):
     whole = numbered(*[12] * 12)
@@ -133,12 +148,15 @@ def test_a_seed_out_of_range(split):
     ("classes", "fraction", "left"),
     [
         (3, 0.5, "1 to train on and 2 to test on"),
+        (1, 0.5, "1 to train on and 0 to test on"),
         (10, 0.1, "9 to train on and 1 to"),
         (10, 0.95, "0 to train on"),
     ],
 )
 def test_by_class_with_too_few_classes(classes, fraction, left):
-    with pytest.raises(DataError, match=f"of {classes} classes, data.test_fraction={fraction} leaves {left}"):
+    with pytest.raises(
+        DataError, match=f"of {classes} class(es)?, data.test_fraction={fraction} leaves {left}"
+    ):
         splits.by_class(numbered(*[4] * classes), test_fraction=fraction, seed=0)
 
 
@@ -152,8 +170,10 @@ def test_by_class_with_too_few_classes(classes, fraction, left):
     ],
 )
 def test_by_image_with_a_class_too_small(count, fraction, left):
+    least = {0.2: 8, 0.6: 4, 0.8: 8}[fraction]
     message = (
-        f"of the {count} images of class 11, data.test_fraction={fraction} leaves {left} .*data.split='class'"
+        f"of the {count} images of class 11, data.test_fraction={fraction} leaves {left} .*"
+        f"data.min_images={least} to leave out smaller classes, or data.split='class'"
     )
     with pytest.raises(DataError, match=message):
         splits.by_image(numbered(20, count, 20), test_fraction=fraction, seed=0)

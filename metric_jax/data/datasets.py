@@ -65,7 +65,8 @@ def load(
         size: Side length to resize images to, square whatever they were; 0 keeps their own.
         channels: 1 makes images grey, 3 red, green and blue; 0 makes one channel if all are grey, else three.
         crop: Whether to cut out the middle of an image that is not square, rather than to squeeze it.
-        min_images: Classes with fewer images to train on are left out of the training set.
+        min_images: Classes with fewer images to train on are left out of the training set; with ``split="image"``,
+            those with fewer images at all, of both sets.
         rotations: Whether the training classes, turned by 90, 180 and 270 degrees, are further classes.
         mirrors: Whether the training classes, mirrored left to right, are further classes; turned ones too.
         cache: A folder for decoded images, which later runs map into memory; empty for none.
@@ -127,11 +128,12 @@ def load(
         elif split == "in_order":
             train, test = splits.in_order(whole, test_fraction=test_fraction)
         else:
+            whole = _without_small(whole, min_images, "set that is parted") if split == "image" else whole
             part = splits.by_class if split == "class" else splits.by_image
             train, test = part(whole, test_fraction=test_fraction, seed=split_seed)
     _check_groups(train, test)
     _check_test_set(train, test)
-    train = _without_small(train, min_images)
+    train = train if split == "image" else _without_small(train, min_images, "training set")
     train = sources.with_rotations(train) if rotations else train
     return (sources.with_mirrors(train) if mirrors else train), test
 
@@ -178,23 +180,22 @@ def check_prepared(
             listed(root, part)
 
 
-def _without_small(train: Images, least: int) -> Images:
-    """The images of the classes that have so many; tells of what is left out."""
+def _without_small(images: Images, least: int, place: str) -> Images:
+    """The images of the classes that have so many; tells of what is left out of which place."""
     if least < 0:
         raise DataError(f"data.min_images must not be negative, got {least}")
-    _, class_of, counts = np.unique(train.labels, return_inverse=True, return_counts=True)
+    _, class_of, counts = np.unique(images.labels, return_inverse=True, return_counts=True)
     kept = counts[class_of] >= least
     if not kept.any():
         raise DataError(
-            f"no class has data.min_images={least} images to train on, but at most {counts.max()}"
+            f"no class of the {place} has data.min_images={least} images, but at most {counts.max()}"
         )
     if not kept.all():
-        print(
-            f"{np.sum(counts < least)} classes of fewer than {least} images are left out of the training set, "
-            f"{np.sum(~kept)} images in all",
-            file=sys.stderr,
-        )
-    return train[kept] if not kept.all() else train
+        small = np.sum(counts < least)
+        told = f"{small} {'class' if small == 1 else 'classes'} of fewer than {least} images"
+        verb = "is" if small == 1 else "are"
+        print(f"{told} {verb} left out of the {place}, {np.sum(~kept)} images in all", file=sys.stderr)
+    return images[kept] if not kept.all() else images
 
 
 def _check_groups(train: Images, test: Images) -> None:

@@ -5,6 +5,7 @@ things alike in general. Unseen images of known classes are the easier question 
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -83,21 +84,21 @@ def by_image(images: Images, *, test_fraction: float, seed: int) -> tuple[Images
         (899, 898)
     """
     generator = _generator(test_fraction, seed)
+    classes, class_of, sizes = np.unique(images.labels, return_inverse=True, return_counts=True)
     if "group" in images.columns:
         testing = _whole_groups(images, test_fraction, generator)
     else:
         testing = np.zeros(len(images), bool)
-        for label in np.unique(images.labels):
-            members = generator.permutation(np.flatnonzero(images.labels == label))
-            testing[members[: round(test_fraction * len(members))]] = True
-    classes, class_of, sizes = np.unique(images.labels, return_inverse=True, return_counts=True)
+        for members in _members(class_of, sizes):
+            chosen = generator.permutation(members)
+            testing[chosen[: round(test_fraction * len(chosen))]] = True
     counts = np.bincount(class_of[testing], minlength=len(classes))
     for label, size, count in zip(classes, sizes, counts, strict=True):
         if min(count, size - count) < 2:
             raise DataError(
                 f"of the {size} images of class {images.class_name(label)}, data.test_fraction={test_fraction} leaves "
-                f"{size - count} to train on and {count} to test on, and both need two: change it, or set "
-                "data.split='class'"
+                f"{size - count} to train on and {count} to test on, and both need two: change it, set "
+                f"data.min_images={_least(test_fraction)} to leave out smaller classes, or data.split='class'"
             )
     return images[~testing], images[testing]
 
@@ -158,14 +159,28 @@ def _generator(test_fraction: float, seed: int) -> np.random.Generator:
 
 def _by_classes(images: Images, classes: np.ndarray, test_fraction: float) -> tuple[Images, Images]:
     """Training and test set, to the latter that part of these classes, from the first on."""
-    count = round(test_fraction * len(classes))
-    if min(count, len(classes) - count) < 2:
+    total = len(classes)
+    count = round(test_fraction * total)
+    if min(count, total - count) < 2:
         raise DataError(
-            f"of {len(classes)} classes, data.test_fraction={test_fraction} leaves {len(classes) - count} to train on "
-            f"and {count} to test on: both need two"
+            f"of {total} {'class' if total == 1 else 'classes'}, data.test_fraction={test_fraction} leaves "
+            f"{total - count} to train on and {count} to test on: both need two"
         )
     testing = np.isin(images.labels, classes[:count])
     return images[~testing], images[testing]
+
+
+def _members(part_of: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+    """The numbers of the images of part 0, 1, ..., each in their order."""
+    return np.split(np.argsort(part_of, kind="stable"), np.cumsum(sizes)[:-1])
+
+
+def _least(test_fraction: float) -> int:
+    """The images of the smallest class of which both sides get two."""
+    first = max(
+        4, int(1.5 / min(test_fraction, 1 - test_fraction))
+    )  # below that, a side's part rounds to one
+    return next(n for n in itertools.count(first) if 2 <= round(test_fraction * n) <= n - 2)
 
 
 def _whole_groups(images: Images, test_fraction: float, generator: np.random.Generator) -> np.ndarray:
@@ -173,7 +188,7 @@ def _whole_groups(images: Images, test_fraction: float, generator: np.random.Gen
     _, labels, sizes = np.unique(images.labels, return_inverse=True, return_counts=True)
     missing = np.round(test_fraction * sizes)  # images of every class that are still to be chosen
     names, group_of, group_sizes = np.unique(images.columns["group"], return_inverse=True, return_counts=True)
-    members = np.split(np.argsort(group_of, kind="stable"), np.cumsum(group_sizes)[:-1])
+    members = _members(group_of, group_sizes)
     testing = np.zeros(len(images), bool)
     for group in generator.permutation(len(names)):
         touched, counts = np.unique(labels[members[group]], return_counts=True)
