@@ -305,7 +305,14 @@ def test_names_cannot_deceive_a_terminal(people):
             ["train/Ada/1.png", "test/Ada/1.png"],
             r"folders within folders \('test/Ada', 'train/Ada'\): .* or set data\.root to .*/test$",
         ),
-        (["Ada/1.png", "Ada/old/1.png"], r"folders within folders \('Ada/old'\)"),
+        (
+            ["Ada/1.png", "Ada/old/1.png"],
+            r"folders within folders \('Ada/old'\): .* a manifest, a CSV file that says which file is of which class$",
+        ),
+        (
+            ["a/1.png", "a/Ada/1.png", "b/Ada/1.png", "b/Bob/1.png"],
+            r"folders within folders .* a manifest, .* or set data\.root to .*/b$",
+        ),
         ([f"{NFC}/1.png", f"{NFD}/2.png"], "two folders for one class .* make them one"),
     ],
 )
@@ -334,6 +341,10 @@ def test_roots_that_are_none(tmp_path):
     for root, reason in (("~nobody_of_this_name/faces", "home directory"), ("f" * 300, "name too long")):
         with pytest.raises(DataError, match=rf"^data\.root='.*' cannot be looked for: .*{reason}"):
             folder.folder(root)
+    with pytest.raises(
+        DataError, match=r"^the manifest .*/no\.csv is not there: say with data\.root where the file is$"
+    ):
+        folder.folder(str(tmp_path / "no.csv"))
     (tmp_path / "faces.zip").touch()
     with pytest.raises(
         DataError, match=r"is a file: if it is an archive, unpack it and say with --images where"

@@ -148,16 +148,19 @@ def find(root: str, *, option: str = "data.root") -> Listing:
     folders, loose = _parted(home, home, faults)
     names = [unicodedata.normalize("NFC", each.name) for each in folders]
     nested: list[str] = []
+    of_folders: list[pathlib.Path] = []
     for label, each in enumerate(folders):
         inner, images = _parted(each, home, faults)
         nested += [_id(path, home) for path in inner]
+        of_folders += [each] if inner and not images else []
         files += [File(path, _id(path, home), label) for path in images]
         if not images and not inner and _id(each, home) not in {fault.id for fault in faults}:
             faults.append(Fault(_id(each, home), "a class without an image"))
     if nested:
+        remedy = "move them, or name a manifest, a CSV file that says which file is of which class"
         raise DataError(
             f"{home} holds folders within folders ({_some(nested)}): {option} is to hold one folder of images for "
-            f"every class: move them, or set {option} to {home / nested[0].partition('/')[0]}"
+            f"every class: {remedy}{f', or set {option} to {of_folders[0]}' if of_folders else ''}"
         )
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -185,6 +188,8 @@ def existing(root: str, *, option: str = "data.root") -> pathlib.Path:
         found = home.is_dir() or manifest.is_one(home)
     except (OSError, RuntimeError) as error:
         raise DataError(f"{option}={root[:80]!r} cannot be looked for: {error}"[:200]) from error
+    if not found and home.suffix.lower() in manifest.SUFFIXES:
+        raise DataError(f"the manifest {home} is not there: say with {option} where the file is")
     if not found:
         state = "is a file: if it is an archive, unpack it and" if home.exists() else "is not there:"
         raise DataError(f"the folder of images {home} {state} say with {option} where the folder is")
