@@ -108,7 +108,8 @@ def main(
         raise RunError(f"cannot write to {target}: {error}") from error
     written = len(shards.read(target).ids)
     left_out = f", {work.count - written} left out" if written < work.count else ""
-    print(f"{written} embeddings of {work.count} images{left_out} in {count} shards in {target}")
+    parts = "1 shard" if count == 1 else f"{count} shards"
+    print(f"{written} embeddings of {work.count} images{left_out} in {parts} in {target}")
 
 
 def embed(run: Run, work: Work, target: pathlib.Path, *, size: int, count: int) -> None:

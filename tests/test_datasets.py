@@ -131,6 +131,7 @@ def test_a_group_is_not_trained_on_and_tested_on(monkeypatch, split):
             {"source": "digit"},
             r"unknown data\.source 'digit', did you mean 'digits'\? There is: digits, folder, tfds, vinyals",
         ),
+        ({"source": "DIGITS"}, r"unknown data\.source 'DIGITS', did you mean 'digits'\?"),
         ({"split": "clas"}, r"unknown data\.split 'clas', did you mean 'class'\?"),
         ({"split": "own"}, "source='digits' has no split of its own: set data.split to 'image' or 'class'"),
         ({"source": "vinyals", "split": "class"}, "source='vinyals' is a split: set data.split to 'own'"),
@@ -151,6 +152,8 @@ def test_a_group_is_not_trained_on_and_tested_on(monkeypatch, split):
         ({"source": "tfds", "skip_bad": True}, r"data.skip_bad=True is not for .* to 'folder'$"),
         ({"source": "folder"}, "data.root is empty"),
         ({"test_fraction": 0.0}, "data.test_fraction must lie between"),
+        ({"source": "folder", "root": "r", "size": "48"}, "data.size must be a whole number, got '48'"),
+        ({"split_seed": 0.5}, "data.split_seed must be a whole number, got 0.5"),
         ({"split_seed": -1}, "data.split_seed must not be negative"),
     ],
 )

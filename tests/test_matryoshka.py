@@ -98,6 +98,11 @@ def test_bad_dims(dims):
         mj.matryoshka(mj.supcon_loss, dims)
 
 
+def test_a_number_is_no_dims():
+    with pytest.raises(ValueError, match=r"dims must list dimensions, got 2: pass \(2,\)"):
+        mj.matryoshka(mj.supcon_loss, dims=2)
+
+
 def test_a_dimension_too_many():
     with pytest.raises(ValueError, match=r"embeddings have dimension 6: too few for dims=\(2, 8\)"):
         mj.matryoshka(mj.supcon_loss, (2, 8))(ROWS, LABELS)

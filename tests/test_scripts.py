@@ -309,3 +309,8 @@ def test_what_cannot_be_scaled_is_told(options, told, monkeypatch):
     done = scripts.run("scale", *options)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith(f"scale: {told}")
+
+
+def test_embed_counts_a_single_shard_as_one(tmp_path):
+    done = scripts.run("embed", f"--workdir={trained_run.trained()}", f"--out={tmp_path}/out")
+    assert done.out == f"359 embeddings of 359 images in 1 shard in {tmp_path}/out\n"

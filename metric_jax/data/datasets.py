@@ -84,6 +84,10 @@ def load(
         (1438, 359)
     """
     check(source, split)
+    counts = {"size": size, "channels": channels, "min_images": min_images, "split_seed": split_seed}
+    for key, value in counts.items():
+        if not isinstance(value, int | np.integer):
+            raise DataError(f"data.{key} must be a whole number, got {value!r}")
     given = {
         "name": name,
         "root": root,

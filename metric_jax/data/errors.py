@@ -16,6 +16,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
         "unknown data source 'digit', did you mean 'digits'? There is: digits, tfds"
     """
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    meant = f", did you mean {close[0]!r}?" if close else "."
+    by_lower = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    meant = f", did you mean {by_lower[close[0]]!r}?" if close else "."
     return f"unknown {kind} {name!r}{meant} There is: {', '.join(known)}"

@@ -6,7 +6,7 @@ several prefixes of its embeddings at once gives both: cut them where the memory
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -35,8 +35,8 @@ def matryoshka(
         A function that is called as ``loss`` is.
 
     Raises:
-        ValueError: No dimension, one that is below 1 or listed twice, or as many weights as there are not dimensions;
-            when called, a dimension beyond that of the embeddings.
+        ValueError: A number for dims; no dimension, one that is below 1 or listed twice, or as many weights
+            as there are not dimensions; when called, a dimension beyond that of the embeddings.
 
     Example:
         >>> import jax.numpy as jnp
@@ -48,6 +48,8 @@ def matryoshka(
     References:
         Kusupati et al. (2022), Matryoshka Representation Learning. https://arxiv.org/abs/2205.13147
     """
+    if not isinstance(dims, Iterable):
+        raise ValueError(f"dims must list dimensions, got {dims}: pass ({dims},)")
     dims = tuple(dims)
     if not dims or min(dims) < 1 or len(set(dims)) < len(dims):
         raise ValueError(f"dims must be positive and all different, got {dims}")
