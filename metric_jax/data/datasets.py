@@ -85,9 +85,9 @@ def load(
     """
     check(source, split)
     counts = {"size": size, "channels": channels, "min_images": min_images, "split_seed": split_seed}
-    for key, value in counts.items():
-        if not isinstance(value, int | np.integer):
-            raise DataError(f"data.{key} must be a whole number, got {value!r}")
+    for key, count in counts.items():
+        if not isinstance(count, int | np.integer):
+            raise DataError(f"data.{key} must be a whole number, got {count!r}")
     given = {
         "name": name,
         "root": root,
