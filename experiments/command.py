@@ -76,7 +76,7 @@ def parse(
             has_config and known["config"].value is not None
         ):  # a file that was not loaded raises when it is used
             known["config"].value.update_from_flattened_dict(dict.fromkeys(off))
-    except (flags.Error, AttributeError, KeyError, OSError) as error:
+    except (flags.Error, AttributeError, KeyError, OSError, ImportError, SyntaxError) as error:
         stop(name, _told(error), code)
     if wants_help.value:
         print(usage, known.main_module_help(), sep="\n")
@@ -113,10 +113,13 @@ def _told(error: Exception) -> str:
         return _unknown_flag(error)
     if key := _unknown_key(sys.argv):
         return key
-    text = str(error.args[0] if isinstance(error, KeyError) else error)
+    text = str(error.args[0] if isinstance(error, KeyError) else error).strip()
     if missing := re.search(r"failure to load: .*\[Errno \d+\] (.*): '(.*)'", text, re.DOTALL):
         return f"cannot read {missing[2]}: {missing[1]}"
-    return " ".join(text.partition(" Other fields")[0].split())
+    if "Error whilst parsing config file" in text or "failure to load: " in text:  # ends with what was raised
+        text = text.rpartition("\n")[2].rpartition("failure to load: ")[2]
+    of_config = isinstance(error, ImportError | SyntaxError)
+    return ("the config file: " if of_config else "") + " ".join(text.partition(" Other fields")[0].split())
 
 
 def _unknown_flag(error: flags.UnrecognizedFlagError) -> str:
@@ -125,6 +128,8 @@ def _unknown_flag(error: flags.UnrecognizedFlagError) -> str:
     if key in dict(_items(base.get_config())):
         if "set" in known:
             return f"unknown flag --{error.flagname}: a key of the config is set by --set={key}=VALUE"
+        if error.flagname != key:
+            return f"--config must be given before --{error.flagname}: --help tells more"
         if "config" in known:
             return f"unknown flag --{error.flagname}: a key of the config is set by --config.{key}=VALUE"
     return str(error)

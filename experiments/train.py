@@ -3,9 +3,9 @@
     python experiments/train.py --config=configs/digits.py --workdir=runs/digits
     python experiments/train.py --config=configs/omniglot.py --workdir=runs/omniglot --config.data.data_dir=TFDS_FOLDER
 
-Any key of configs/base.py can be set by a flag. The same command again resumes a run that was interrupted. Exit codes:
-0 when it is finished, 1 when something is wrong, which the last line tells, 130 after Ctrl-C, and 143 after SIGTERM,
-which saves a checkpoint first.
+Any key of configs/base.py can be set by a flag; None switches off what is None there. The same command again resumes a
+run that was interrupted. Exit codes: 0 when it is finished, 1 when something is wrong, which the last line tells, 130
+after Ctrl-C, and 143 after SIGTERM, which saves a checkpoint first.
 """
 
 import os

@@ -27,12 +27,6 @@ def command(workdir, *changes, config="configs/digits.py"):
     return [sys.executable, "experiments/train.py", f"--config={config}", f"--workdir={workdir}", *changes]
 
 
-def run(*arguments, **options):
-    return subprocess.run(
-        command(*arguments, **options), check=False, cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-
-
 def set_flags(monkeypatch, **values):
     """The flags of a run of the digits, none given but these; verbosity, so that logging stays as it is."""
     given = {"COORDINATOR": None, "PROCESSES": None, "PROCESS": None, "CONFIG": digits.get_config(), **values}
@@ -192,20 +186,32 @@ def test_T8_a_wrong_flag_is_told_in_one_line_before_anything_is_done(flag, told,
     assert not (tmp_path / "run").exists()
 
 
-def test_T8_a_config_file_that_is_not_there_or_has_a_wrong_key_is_told_in_one_line(tmp_path):
+@config_flags_load
+def test_T8_a_config_file_that_is_not_there_or_wrong_is_told_in_one_line(tmp_path):
     (tmp_path / "typo.py").write_text(
         "from configs import base\ndef get_config():\n    config = base.get_config()\n    config.stepz = 3\n"
     )
+    (tmp_path / "syntax.py").write_text("def get_config(:\n")
+    (tmp_path / "import.py").write_text("import nosuch\n")
+    (tmp_path / "value.py").write_text("def get_config():\n    raise ValueError('mine')\n")
     nowhere = tmp_path / "none.py"
     for name, changes, told in (
         ("typo.py", [], 'Key "stepz" does not exist'),
         ("none.py", [], f"cannot read {nowhere}: No such file or directory"),
         ("none.py", ["--config.steps=3"], f"cannot read {nowhere}: No such file or directory"),
+        ("syntax.py", [], r"the config file: invalid syntax \(syntax.py, line 1\)"),
+        ("import.py", [], "the config file: No module named 'nosuch'"),
+        ("value.py", [], "ValueError: mine"),
     ):
-        done = run(tmp_path / "run", *changes, config=str(tmp_path / name))
-        assert done.returncode == 1
-        assert re.fullmatch(rf"train: .*{told}.*\n", done.stderr), done.stderr
+        done = scripts.run("train", *command(tmp_path / "run", *changes, config=str(tmp_path / name))[2:])
+        assert done.code == 1
+        assert re.fullmatch(rf"train: .*{told}.*\n", done.err), done.err
         assert not (tmp_path / "run").exists()
+
+
+def test_a_key_needs_a_config():
+    told = "train: --config must be given before --config.steps: --help tells more\n"
+    assert scripts.run("train", "--workdir=x", "--config.steps=3") == (1, "", told)
 
 
 @config_flags_load
