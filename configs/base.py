@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
     config.data.size = 0  # side to resize images to, as squares; 0 keeps their own
     config.data.crop = False  # to cut out the middle of what is not square, rather than squeeze it
     config.data.channels = 0  # 1 makes images grey, 3 coloured; 0: grey if all are, else coloured
-    config.data.min_images = 0  # classes with fewer images to train on are left out of the training set
+    config.data.min_images = 0  # classes with fewer images are not trained on, and with split "image" nowhere
     config.data.rotations = False  # training images turned by 90, 180, 270 degrees are further classes
     config.data.mirrors = False  # and so are those that are mirrored left to right
     config.data.cache = ""  # a folder for decoded images, which later runs map into memory; empty: none

@@ -72,9 +72,8 @@ def parse(
     given, off = _switched_off(sys.argv) if has_config else (sys.argv, [])
     try:
         arguments = known(given)[1:]
-        if (
-            has_config and known["config"].value is not None
-        ):  # a file that was not loaded raises when it is used
+        # A config file that could not be loaded raises here, where it is first used.
+        if has_config and known["config"].value is not None:
             known["config"].value.update_from_flattened_dict(dict.fromkeys(off))
     except (flags.Error, AttributeError, KeyError, OSError, ImportError, SyntaxError) as error:
         stop(name, _told(error), code)

@@ -2,9 +2,10 @@
 
     python experiments/export.py --workdir=runs/faces --out=faces.jaxexport
 
-The file is a serialized `jax.export` artefact: images, ``[n, height, width, channels]`` uint8 for any n, to embeddings
-``[n, dim]`` float32, with the parameters in it, for CPU, CUDA and TPU. Beside it, faces.json says what to do with them:
-the threshold, the shape of the images, the distance. To use it takes jax and flatbuffers, and not this project:
+The file is a serialized `jax.export` artefact: images, ``[n, height, width, channels]`` uint8 with n of 1 or more, to
+embeddings, ``[n, dim]`` float32, with the parameters in it, for CPU, CUDA and TPU. Beside it, faces.json says what to
+do with them: the threshold, the shape of the images, the distance. To use it takes jax and flatbuffers, and not this
+project:
 
     import json, pathlib, jax
     embed = jax.export.deserialize(bytearray(pathlib.Path("faces.jaxexport").read_bytes())).call
