@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from small_models import images
+from small_models import embed, images
 
 from metric_jax import models
 
@@ -47,4 +47,4 @@ def test_gradients_of_a_batch_are_the_sums_of_those_of_its_images(name):
 def test_images_in_half_precision_are_computed_in_float32(name, dtype):
     net = models.MODELS[name]((32, 32, 3), dim=4, rngs=nnx.Rngs(0), **SMALL[name])
     x = images(2).astype(dtype)
-    np.testing.assert_allclose(net(x), net(x.astype(jnp.float32)), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(embed(net, x), embed(net, x.astype(jnp.float32)), rtol=0, atol=1e-6)

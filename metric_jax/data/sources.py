@@ -40,8 +40,8 @@ class Images:
     Example:
         >>> import numpy as np
         >>> images = Images(np.zeros((3, 8, 8, 1), np.uint8), np.array([4, 4, 7], np.int32))
-        >>> len(images), images[images.labels == 4].images.shape
-        (3, (2, 8, 8, 1))
+        >>> images, images[images.labels == 4]
+        (Images(3 of 8×8×1, 2 classes), Images(2 of 8×8×1, 1 class))
     """
 
     images: np.ndarray
@@ -73,6 +73,11 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        count = len(np.unique(self.labels))
+        shape = "×".join(map(str, self.images.shape[1:]))
+        return f"Images({len(self)} of {shape}, {count} {'class' if count == 1 else 'classes'})"
 
     def __getitem__(self, indices: np.ndarray | slice) -> "Images":
         """The images at these indices, or where this mask is True."""
