@@ -56,8 +56,10 @@ def test_N14_a_gallery_in_parts(metrics, tmp_path):
     check(in_parts, expect(queries, labels, gallery=gallery, gallery_labels=gallery_labels))
 
 
-@pytest.mark.parametrize("axes", [AxisType.Auto, AxisType.Explicit], ids=str)
-@pytest.mark.parametrize(("shape", "names"), [((4,), "a"), ((2, 2), "ab")])
+@pytest.mark.parametrize(
+    ("shape", "names", "axes"),
+    [((4,), "a", AxisType.Auto), ((4,), "a", AxisType.Explicit), ((2, 2), "ab", AxisType.Explicit)],
+)
 def test_devices_share_the_queries(shape, names, axes):
     (batch, labels), tile = unequal(), 7
     mesh = jax.make_mesh(shape, tuple(names), devices=jax.devices()[:4], axis_types=(axes,) * len(shape))
