@@ -110,8 +110,8 @@ def fault(path: pathlib.Path, root: pathlib.Path) -> str:
 
 
 def _fault(path: pathlib.Path, root: pathlib.Path) -> str:
-    is_person = path.parent == root and not path.exists()  # of a name with a dot, perhaps
-    is_link = path.is_symlink() and (not path.suffix or is_person)  # which may lead, or have led, to a folder
+    # A link that may lead, or have led, to a folder: in the root one may have a dot in its name.
+    is_link = path.is_symlink() and (not path.suffix or (path.parent == root and not path.exists()))
     if not (path.is_dir() or path.suffix.lower() in READ | NOT_READ or is_link):
         return ""
     try:

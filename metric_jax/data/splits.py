@@ -177,9 +177,8 @@ def _members(part_of: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
 
 def _least(test_fraction: float) -> int:
     """The images of the smallest class of which both sides get two."""
-    first = max(
-        4, int(1.5 / min(test_fraction, 1 - test_fraction))
-    )  # below that, a side's part rounds to one
+    # Of fewer, a side's part rounds to one.
+    first = max(4, int(1.5 / min(test_fraction, 1 - test_fraction)))
     return next(n for n in itertools.count(first) if 2 <= round(test_fraction * n) <= n - 2)
 
 

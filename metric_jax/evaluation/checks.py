@@ -34,9 +34,8 @@ def check_finite(rows: np.ndarray, name: str) -> None:
 
 
 @functools.partial(jax.jit, static_argnames="distance")
-def reaches(rows: Array, middle: Array, distance: Distance) -> Array:
-    """What bounds the distances of rows: ``|x|²`` of prepared ones, of a distance without a product ``Σ_i |x_i|``."""
-    prepared = distance.prepare(rows, middle)
+def reaches(prepared: Array, distance: Distance) -> Array:
+    """What bounds the distances of prepared rows: ``|x|²``, of a distance without a product ``Σ_i |x_i|``."""
     return jnp.sum(prepared**2 if distance.has_product else jnp.abs(prepared), axis=-1)
 
 
@@ -53,7 +52,7 @@ def finite_distances(reaches: np.ndarray, name: str, distance: Distance) -> None
 def comparable(rows: Array, name: str, distance: Distance, middle: Array | None = None) -> Array:
     """Where the rows are to be centered, if not at ``middle``; raises a ValueError if their distances are infinite."""
     middle = center(rows) if middle is None else middle
-    finite_distances(np.asarray(reaches(rows, middle, distance)), name, distance)
+    finite_distances(np.asarray(reaches(distance.prepare(rows, middle), distance)), name, distance)
     return middle
 
 

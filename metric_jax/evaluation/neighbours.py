@@ -69,7 +69,8 @@ def nearest(
     found, start = [], 0
     for name, part in parts.items():
         read = checks.same_dim(part, rows.shape[1], name)
-        checks.comparable(read, name, distance, middle)
+        if gallery is not None:
+            checks.comparable(read, name, distance, middle)
         taken = min(k + SPARE, len(read) - (gallery is None))
         far, chosen = _search(
             rows, read, middle, k=taken, itself=gallery is None, distance=distance, tile=size

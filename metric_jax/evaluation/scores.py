@@ -156,7 +156,7 @@ def _as_items(rows: Array, middle: Array, distance: Distance) -> tuple[Array, Ar
     """What queries are multiplied by, and what bounds their distances."""
     prepared = distance.prepare(rows, middle)
     items = distance.factors(prepared)[1] if distance.factors else prepared
-    return items, checks.reaches(rows, middle, distance)
+    return items, checks.reaches(prepared, distance)
 
 
 @functools.partial(jax.jit, static_argnames="distance")
@@ -164,7 +164,7 @@ def _as_queries(rows: Array, middle: Array, distance: Distance) -> tuple[Array, 
     """What items are multiplied by, how far the rows are from the center, and what bounds their distances."""
     prepared = distance.prepare(rows, middle)
     left = distance.factors(prepared)[0] if distance.factors else prepared
-    return left, ranks.from_center(prepared, distance), checks.reaches(rows, middle, distance)
+    return left, ranks.from_center(prepared, distance), checks.reaches(prepared, distance)
 
 
 def score_queries(
