@@ -101,7 +101,7 @@ def _switched_off(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
     The parsers of config_flags would read a number, or a word.
     """
-    can_be_none = {f"--config.{key}=None": key for key, value in _items(base.get_config()) if value is None}
+    can_be_none = {f"--config.{key}=None": key for key, value in _keys().items() if value is None}
     rest = [argument for argument in arguments if argument not in can_be_none]
     return rest, [key for argument, key in can_be_none.items() if argument in arguments]
 
@@ -124,7 +124,7 @@ def _told(error: Exception) -> str:
 def _unknown_flag(error: flags.UnrecognizedFlagError) -> str:
     """What to say of a flag that a script does not have; of a key of the config, how it is set."""
     known, key = flags.FLAGS, error.flagname.removeprefix("config.")
-    if key in dict(_items(base.get_config())):
+    if key in _keys():
         if "set" in known:
             return f"unknown flag --{error.flagname}: a key of the config is set by --set={key}=VALUE"
         if error.flagname != key:
@@ -136,7 +136,7 @@ def _unknown_flag(error: flags.UnrecognizedFlagError) -> str:
 
 def _unknown_key(arguments: Sequence[str]) -> str:
     """What to say of the first ``--config.key=...`` that names no key; empty if all do."""
-    keys = [key for key, _ in _items(base.get_config())]
+    keys = _keys()
     for argument in arguments:
         dashes, dot, key = argument.partition("=")[0].partition("config.")
         if dashes.startswith("-") and dot and key not in keys:
@@ -146,13 +146,17 @@ def _unknown_key(arguments: Sequence[str]) -> str:
     return ""
 
 
-def _items(config: ConfigDict) -> Iterator[tuple[str, Any]]:
-    """The keys of a config, nested ones joined with dots, and their values."""
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from ((f"{key}.{inner}", found) for inner, found in _items(value))
-        else:
-            yield key, value
+def _keys() -> dict[str, Any]:
+    """The keys that configs/base.py declares, nested ones joined with dots, and their values."""
+
+    def items(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        for key, value in config.items():
+            if isinstance(value, ConfigDict):
+                yield from items(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    return dict(items(base.get_config()))
 
 
 def given(flag: str, reader: Callable[[str], Any], path: str) -> Any:
