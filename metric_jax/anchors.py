@@ -263,17 +263,25 @@ def miner(
     distance: Distance = euclidean,
     static: Sequence[str] = (),
     within: Mapping[str, Limits] | None = None,
+    check: Callable[..., None] | None = None,
 ) -> Callable[..., Any]:
     """Like `batch_loss`, for a function that returns indices: nothing is reduced, and no gradient flows."""
     if body is None:
-        return functools.partial(miner, distance=distance, static=static, within=within)
+        return functools.partial(miner, distance=distance, static=static, within=within, check=check)
 
     def run(**given: Any) -> Any:
         batch, own = _batch("distance", **given)
         return lax.stop_gradient(body(batch.frozen, **own))
 
     return publish(
-        run, body, shared=MINER, measure="distance", default=distance, static=static, within=within
+        run,
+        body,
+        shared=MINER,
+        measure="distance",
+        default=distance,
+        static=static,
+        within=within,
+        check=check,
     )
 
 

@@ -250,7 +250,8 @@ def _squared_against(x: Array, ys: Array, precision: lax.PrecisionLike) -> Array
     """
     norms = jnp.sum(x * x) + jnp.sum(ys * ys, axis=-1)
     squared = norms - 2.0 * _products(x, ys, precision)
-    return jnp.where(squared <= _resolution(x) * lax.stop_gradient(norms), 0.0, squared)
+    # Less, not equal: where both are infinite, the rows are far apart and not one point.
+    return jnp.where(squared < _resolution(x) * lax.stop_gradient(norms), 0.0, squared)
 
 
 def _squared_factors(rows: Array) -> tuple[Array, Array]:
@@ -306,7 +307,8 @@ def _without_mean(rows: Array) -> Array:
     """Every row less the mean of its entries: exactly zero where only rounding tells these apart."""
     rest = rows - jnp.mean(rows, axis=-1, keepdims=True)
     squared, rest_squared = (jnp.sum(x * x, axis=-1, keepdims=True) for x in (rows, rest))
-    return jnp.where(rest_squared <= _resolution(rows) ** 2 * squared, 0.0, rest)
+    is_constant = (rest_squared <= _resolution(rows) ** 2 * squared) & (squared < jnp.inf)
+    return jnp.where(is_constant, 0.0, rest)
 
 
 def _subtract(rows: Array, middle: Array) -> Array:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metric_jax import limits, types
 from metric_jax.distances import Distance, check_measure
@@ -190,7 +191,7 @@ def publish(
     numbers = [parameter.name for parameter in own if parameter.name not in static]
 
     def computed(**given: Any) -> Any:
-        return run(**{**given, **{name: _at_least_float32(given[name]) for name in numbers}})
+        return run(**{**given, **{name: _widened(given[name]) for name in numbers}})
 
     traced = jax.jit(computed, static_argnames=(*options, *static))
 
@@ -224,10 +225,18 @@ def publish(
     return public
 
 
-def _at_least_float32(x: Any) -> Any:
-    """A hyperparameter of half precision in float32, in which its gradient is summed before it is rounded."""
-    is_half = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
-    return x.astype(jnp.float32) if is_half else x
+def _widened(x: Any) -> Any:
+    """A hyperparameter of half precision in float32, in which its gradient is summed before it is rounded.
+
+    A small or an unsigned integer in int32, in which it can be negated and squared.
+    """
+    if not isinstance(x, jax.Array):
+        return x
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if x.ndim == 0 and jnp.issubdtype(x.dtype, jnp.integer):
+        return x.astype(jnp.promote_types(x.dtype, jnp.int32))
+    return x
 
 
 def _check_hashable(owner: str, name: str, value: Any) -> None:
@@ -235,9 +244,11 @@ def _check_hashable(owner: str, name: str, value: Any) -> None:
     try:
         hash(value)
     except TypeError:
-        raise TypeError(
-            f"{owner}: {name} must be hashable, got {value!r}: pass a tuple, not a list"
-        ) from None
+        if isinstance(value, jax.core.Tracer):
+            remedy = "it decides what is compiled, so name it in the static_argnames of your jax.jit"
+            raise TypeError(f"{owner}: {name} must be known, got a traced value: {remedy}") from None
+        remedy = "a Python number" if isinstance(value, jax.Array | np.ndarray) else "a tuple, not a list"
+        raise TypeError(f"{owner}: {name} must be hashable, got {value!r}: pass {remedy}") from None
 
 
 def _signature(documented: Callable[..., Any], arguments: Mapping[str, Argument]) -> inspect.Signature:

@@ -2,7 +2,8 @@
 
 A temperature of 0 divides by it, and a margin of 40 that was meant as an angle in degrees trains without a word. Values
 that are known when a loss is called are checked there. A traced value, a temperature that is learned, is known only on
-the device: that check costs nothing until the caller asks for it with `jax.experimental.checkify.checkify`.
+the device: that check costs nothing until the caller asks for it with `jax.experimental.checkify.checkify`. It
+refuses a loop under vmap, and so whatever loops over an anchor's positives: batch-all, semi-hard and ranking losses.
 """
 
 import dataclasses

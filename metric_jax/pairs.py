@@ -67,7 +67,7 @@ def compare(
     if labels is None:
         if pairs is None:
             raise TypeError(
-                "labels must be an array of integers, got None: only pairs= can stand in for them"
+                "labels must be an array of integers, got None: only a loss that is given pairs= needs none"
             )
         like = jnp.zeros(0, jnp.int32) if reference_labels is None else reference_labels
         labels = jnp.zeros((*embeddings.shape[:1], *like.shape[1:]), like.dtype)
@@ -171,9 +171,16 @@ def as_triplets(triplets: Any, name: str) -> Triplets:
 
 def _columns(tuples: Pairs | Triplets, name: str) -> dict[str, Array]:
     """The columns of pairs or triplets as arrays, after every check of their types and shapes."""
-    columns = {key: as_array(value, f"{name}.{key}") for key, value in tuples._asdict().items()}
+    masks = ("is_positive", "valid")
+
+    def column_of(key: str, value: Any) -> Array:
+        column = as_array(value, f"{name}.{key}")
+        is_empty_list = isinstance(value, list | tuple) and column.size == 0  # which has no type of its own
+        return column.astype(bool if key in masks else int) if is_empty_list else column
+
+    columns = {key: column_of(key, value) for key, value in tuples._asdict().items()}
     for key, column in columns.items():
-        is_index = key not in ("is_positive", "valid")
+        is_index = key not in masks
         if not (jnp.issubdtype(column.dtype, jnp.integer) if is_index else column.dtype == bool):
             raise TypeError(
                 f"{name}.{key} must be {'integers' if is_index else 'boolean'}, got {column.dtype}"

@@ -276,7 +276,11 @@ def proxy_loss(
     def check(
         *, labels: Array | None, proxies: Array, proxy_labels: Array | None, where: Array | None, **rest: Any
     ) -> None:
-        if proxy_labels is None and proxies.ndim:
+        if labels is None:
+            raise TypeError(
+                f"{name}: labels must be an array of integers, got None: pass the class of every row"
+            )
+        if proxy_labels is None and proxies.ndim == 2 + centers:
             check_classes(name, labels, len(proxies) * devices_of(rest["class_axis"]), where)
 
     public = publish(

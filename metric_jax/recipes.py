@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from metric_jax.distances import normalize, squared_euclidean
+from metric_jax.distances import as_rows, normalize, squared_euclidean
 from metric_jax.losses import (
     continuous,
     contrastive,
@@ -84,14 +84,16 @@ class Recipe:
         given = bound.arguments
         for name, mask in _MASKS.items():
             if self.normalises and given.get(name) is not None:
-                given[name] = _unit_rows(given[name], given.get(mask))
+                given[name] = _unit_rows(given[name], given.get(mask), name)
         return self.loss(*bound.args, **bound.kwargs)
 
 
-def _unit_rows(rows: Array, where: Array | None) -> Array:
+def _unit_rows(rows: Array, where: Array | None, name: str) -> Array:
     """Rows of length 1; zero where masked out, since a gradient through the length of a row of NaN is NaN."""
-    rows = jnp.asarray(rows)
-    return normalize(rows if where is None else jnp.where(jnp.asarray(where)[:, None], rows, 0.0))
+    rows = as_rows(rows, name)
+    if where is not None and (mask := jnp.asarray(where)).shape == rows.shape[:1]:  # the loss names any other
+        rows = jnp.where(mask[:, None], rows, 0.0)
+    return normalize(rows)
 
 
 def get(name: str) -> Recipe:

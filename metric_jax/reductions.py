@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, get_args
 
 import chex
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from metric_jax.collectives import sum_over
@@ -19,7 +20,7 @@ Reduction = Literal["mean", "mean_active", "sum", "none"]
 class Terms(NamedTuple):
     """What one anchor contributes: the sum of its terms, how many there are, and how many of them are not zero.
 
-    Counts are floats: batch-all's, of order batch³, would overflow int32.
+    Counts are floats: batch-all's, of order batch³, would overflow int32. No gradient flows through them.
     """
 
     total: Array
@@ -83,7 +84,9 @@ def reduce(per_anchor: Parts, reduction: Reduction, axis_name: AxisName) -> Arra
     summed = sum_over(Terms(*(jnp.sum(leaf) for leaf in per_anchor)), axis_name)
     if reduction == "sum":
         return summed.total
-    return summed.total / jnp.maximum(summed.number if reduction == "mean" else summed.active, 1.0)
+    # Terms of one's own may count by the embeddings: tiles give counts no gradient, so one tile may not either.
+    counted = jnp.maximum(summed.number if reduction == "mean" else summed.active, 1.0)
+    return summed.total / lax.stop_gradient(counted)
 
 
 def check_reduction(reduction: str) -> None:

@@ -194,6 +194,17 @@ def test_a_formula_that_is_none_is_named():
         g(np.zeros((2, 2), np.float32), np.array([0, 1]))
 
 
+def test_terms_that_count_by_the_embeddings_have_one_gradient_in_any_tiles():
+    @mj.per_anchor
+    def near_loss(distances, positives, negatives):
+        weights = jnp.where(negatives, jnp.exp(-distances), 0.0)
+        return mj.Terms(jnp.sum(weights * distances), jnp.sum(weights), jnp.sum(weights > 0))
+
+    rows, labels = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32), np.arange(7) % 3
+    dense, tiled = (jax.grad(near_loss)(rows, labels, tile=tile) for tile in (7, 3))
+    np.testing.assert_allclose(tiled, dense, rtol=1e-5, atol=1e-7)
+
+
 def test_terms_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="one entry of where for each value"):
         mj.terms(jnp.ones(3), where=jnp.array(True))

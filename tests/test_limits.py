@@ -34,6 +34,8 @@ LABELS = np.array([0, 0, 1, 1])
         (mj.mining.pair_margin, {"negative_margin": np.inf}, "negative_margin must be finite, got inf"),
         (mj.mining.multi_similarity, {"epsilon": np.nan}, "epsilon must be finite, got nan"),
         (mj.mining.triplet_margin, {"margin": np.nan}, "margin must be finite, got nan"),
+        (mj.margin_loss, {"beta": np.nan}, "beta must be finite, got nan"),
+        (mj.margin_loss, {"beta": np.array([1.2, np.inf])}, "beta must be finite, got"),
         (
             mj.diagnostics.summary,
             {"margin": np.ones((4, 1))},
@@ -52,12 +54,46 @@ def test_a_value_out_of_range_is_named(loss, own, message):
         (mj.ntxent_loss, {"temperature": None}, "temperature must be a number, got None"),
         (mj.batch_contrastive_loss, {"margin": "wide"}, "margin must be a number, got 'wide'"),
         (mj.batch_hard_triplet_loss, {"swap": 1}, "swap must be True or False, got 1"),
+        (mj.margin_loss, {"beta": 1j}, "beta must be a number, got 1j"),
         (mj.ntxent_loss, {"with_batch": "yes"}, "with_batch must be True or False, got 'yes'"),
     ],
 )
 def test_a_value_of_another_kind_is_named(loss, own, message):
     with pytest.raises(TypeError, match=message):
         loss(ROWS, LABELS, **own)
+
+
+def test_a_bias_that_is_none_is_named():
+    with pytest.raises(ValueError, match="siglip_loss: bias must be finite, got nan"):
+        mj.siglip_loss(ROWS, ROWS, bias=np.nan)
+
+
+def test_labels_that_number_no_beta_are_named():
+    def share(a, b):
+        return (a & b).any()
+
+    tags, beta = np.eye(4, dtype=bool), np.ones(2, np.float32)
+    with pytest.raises(ValueError, match=r"beta \[classes\] needs labels that number them, got bool\[4, 4\]"):
+        mj.margin_loss(ROWS, tags, match=share, beta=beta)
+    assert np.isfinite(mj.margin_loss(ROWS, tags, match=share, beta=1.0))
+
+
+@pytest.mark.parametrize(
+    ("function", "own"),
+    [
+        (mj.multi_similarity_loss, {"alpha": np.uint8(2)}),
+        (mj.tuplet_margin_loss, {"margin": np.uint32(1)}),
+        (mj.mining.triplet_margin, {"margin": np.uint8(1)}),
+    ],
+)
+def test_an_unsigned_number_is_that_number(function, own):
+    """Negated in its own type 2 would be 254."""
+    as_float = {name: float(value) for name, value in own.items()}
+    jax.tree.map(
+        lambda found, expected: np.testing.assert_allclose(found, expected, rtol=1e-6),
+        function(ROWS, LABELS, **own),
+        function(ROWS, LABELS, **as_float),
+    )
 
 
 @pytest.mark.parametrize("margin", [-0.1, 3.2])
@@ -110,6 +146,23 @@ def test_a_list_in_place_of_a_tuple_is_named(function, given):
     (name,) = given
     with pytest.raises(TypeError, match=rf"{name} must be hashable, got \[.*\]: pass a tuple, not a list"):
         function(ROWS, LABELS, **given)
+
+
+@pytest.mark.parametrize(
+    ("function", "given"),
+    [
+        (mj.histogram_loss, {"bins": 10}),
+        (mj.supcon_loss, {"tile": 2}),
+        (mj.mining.batch_semi_hard, {"max_positives": 1}),
+    ],
+)
+def test_an_array_in_place_of_an_option_is_named_known_or_traced(function, given):
+    ((name, value),) = given.items()
+    with pytest.raises(TypeError, match=rf"{name} must be known, got a traced value: .* static_argnames"):
+        jax.jit(function)(ROWS, LABELS, **given)
+    with pytest.raises(TypeError, match=rf"{name} must be hashable, got .*: pass a Python number"):
+        function(ROWS, LABELS, **{name: jnp.array(value)})
+    jax.jit(function, static_argnames=name)(ROWS, LABELS, **given)
 
 
 def test_indices_of_no_row_are_named_known_or_traced():

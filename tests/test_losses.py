@@ -366,6 +366,12 @@ def test_a_wrong_type_is_named(options, message):
         mj.batch_hard_triplet_loss(**given)
 
 
+def test_lists_of_no_pairs_and_no_triplets_are_none():
+    rows = np.ones((3, 2), np.float32)
+    assert mj.batch_triplet_loss(rows, mj.Triplets([], [], [], [])) == 0.0
+    assert mj.batch_contrastive_loss(rows, None, pairs=mj.Pairs([], [], [], [])) == 0.0
+
+
 def test_lists_are_arrays():
     rows, labels, where = np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1]), np.array([True] * 3 + [False])
     expected = mj.batch_hard_triplet_loss(rows, labels, where=where)

@@ -92,9 +92,9 @@ def test_it_looks_like_the_loss():
     assert nested.__name__ == "supcon_loss"
 
 
-@pytest.mark.parametrize("dims", [(), (0, 2), (-1,), (2, 2)])
+@pytest.mark.parametrize("dims", [(), (0, 2), (-1,), (2, 2), (2.0, 4), ("2",)])
 def test_bad_dims(dims):
-    with pytest.raises(ValueError, match="dims must be positive and all different"):
+    with pytest.raises(ValueError, match="dims must be positive integers and all different"):
         mj.matryoshka(mj.supcon_loss, dims)
 
 

@@ -247,6 +247,14 @@ def test_N10_tiny_and_huge_rows_have_a_direction(length):
     np.testing.assert_allclose(scaled_gradient * np.float32(length), gradient, rtol=1e-3, atol=1e-5)
 
 
+def test_N10_rows_whose_squares_overflow_are_not_one_point():
+    rows = np.float32(2e19) * np.array([[1, 0], [0, 1], [-1, 0], [0, -1]], np.float32)
+    apart = ~np.eye(4, dtype=bool)
+    for distance in (mj.squared_euclidean, mj.euclidean, mj.signal_to_noise):
+        assert not np.isfinite(distance.pairwise(rows, rows)[apart]).any(), distance
+    assert not np.isfinite(mj.batch_contrastive_loss(rows, np.array([0, 0, 1, 1])))
+
+
 @every_loss_and_measure
 def test_N10_float16_rows_of_length_300(loss, distance):
     batch = random_rows(3)

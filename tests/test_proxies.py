@@ -174,6 +174,12 @@ def test_wrong_proxies_are_named(loss):
         loss.function(rows, LABELS, right.astype(int))
     with pytest.raises(TypeError, match="proxies"):
         loss.function(rows, LABELS)
+    with pytest.raises(ValueError, match=r"proxies must be \[classes"):
+        loss.function(rows, LABELS, right[None])  # which is of one class
+    with pytest.raises(
+        TypeError, match="labels must be an array of integers, got None: pass the class of every"
+    ):
+        loss.function(rows, None, right)
 
 
 @every_proxy_loss

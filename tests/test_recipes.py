@@ -116,6 +116,14 @@ def test_an_unknown_recipe_is_named():
         mj.recipes.get("xyz")
 
 
+@pytest.mark.parametrize("where", [True, [True], [True] * 5])
+def test_a_wrong_mask_is_named_by_the_loss(where):
+    with pytest.raises(ValueError, match="where needs one entry a row of embeddings"):
+        mj.recipes.get("facenet")(ARRAYS["embeddings"], ARRAYS["labels"], where=where)
+
+
 def test_a_wrong_argument_is_named():
+    with pytest.raises(TypeError, match="embeddings must be floating, got int32"):
+        mj.recipes.get("facenet")(jnp.ones((4, 2), int), jnp.zeros(4, int))
     with pytest.raises(TypeError, match="temperature"):
         mj.recipes.get("facenet")(jnp.ones((4, 2)), jnp.zeros(4, int), temperature=1.0)

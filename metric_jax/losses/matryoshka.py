@@ -12,6 +12,8 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from metric_jax.limits import is_count
+
 # The arguments, by name, whose last axis is that of the embeddings.
 ROWS = ("embeddings", "references", "proxies", "x", "y", "anchor", "positive", "negative")
 
@@ -35,7 +37,7 @@ def matryoshka(
         A function that is called as ``loss`` is.
 
     Raises:
-        ValueError: A number for dims; no dimension, one that is below 1 or listed twice, or as many weights
+        ValueError: A number for dims; no dimension, one that is no positive integer or listed twice, or as many weights
             as there are not dimensions; when called, a dimension beyond that of the embeddings.
 
     Example:
@@ -51,8 +53,8 @@ def matryoshka(
     if not isinstance(dims, Iterable):
         raise ValueError(f"dims must list dimensions, got {dims}: pass ({dims},)")
     dims = tuple(dims)
-    if not dims or min(dims) < 1 or len(set(dims)) < len(dims):
-        raise ValueError(f"dims must be positive and all different, got {dims}")
+    if not dims or not all(map(is_count, dims)) or len(set(dims)) < len(dims):
+        raise ValueError(f"dims must be positive integers and all different, got {dims}")
     if weights is None:
         weights = (1.0,) * len(dims)
     if len(weights) != len(dims):

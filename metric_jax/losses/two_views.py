@@ -118,7 +118,7 @@ def infonce_loss(
     return jax.vmap(terms)(losses, x_among_y.comparison.where)
 
 
-@two_views(within={"temperature": POSITIVE})
+@two_views(within={"temperature": POSITIVE, "bias": Limits()})
 def siglip_loss(
     x_among_y: Batch, y_among_x: Batch, *, temperature: float | Array = 0.1, bias: float | Array = -10.0
 ) -> Terms:

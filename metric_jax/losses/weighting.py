@@ -122,13 +122,23 @@ def _check_betas(*, beta: Any, labels: Array | None, where: Array | None, **_: A
         return
     if labels is None:
         raise ValueError("margin_loss: beta [classes] needs the labels of the anchors: pass labels too")
+    if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ValueError(
+            f"margin_loss: beta [classes] needs labels that number them, got {labels.dtype}{list(labels.shape)}: pass "
+            "one number as beta"
+        )
     where = jnp.ones(labels.shape, bool) if where is None else where
     if where.dtype == bool and where.shape == labels.shape:
         for label in outside(labels, where, len(beta))[:1]:
             raise ValueError(f"margin_loss: label {label} has no beta: there are {len(beta)} of them")
 
 
-@batch_loss(distance=euclidean, within={"margin": NOT_NEGATIVE}, vectors=("beta",), check=_check_betas)
+@batch_loss(
+    distance=euclidean,
+    within={"margin": NOT_NEGATIVE, "beta": Limits()},
+    vectors=("beta",),
+    check=_check_betas,
+)
 def margin_loss(batch: Batch, *, margin: float | Array = 0.2, beta: float | Array = 1.2) -> Terms:
     """Margin-based loss: positives inside a boundary, negatives outside, and the boundary may be learned.
 

@@ -2,7 +2,9 @@
 
 import math
 from numbers import Integral
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -84,7 +86,22 @@ def batch_semi_hard(batch: Batch, *, max_positives: int | None = None) -> Triple
     return Triplets(anchor_indices(valid), positive, negative, valid)
 
 
-@miner(static=("positive", "negative", "positive_ranks", "negative_ranks"))
+def _check_ranges(*, positive_range: Any, negative_range: Any, **_: Any) -> None:
+    """Raises a ValueError unless both are two numbers in order, where they are known: NaN leaves nothing out."""
+    for name, given in (("positive_range", positive_range), ("negative_range", negative_range)):
+        is_range = _is_pair(given)
+        if is_range and not any(isinstance(end, jax.core.Tracer) for end in jax.tree.leaves(given)):
+            try:
+                least, most = map(float, given)
+            except (TypeError, ValueError):
+                is_range = False
+            else:
+                is_range = least <= most
+        if not is_range:
+            raise ValueError(f"{name} must be (least, most), two distances, got {given!r}")
+
+
+@miner(static=("positive", "negative", "positive_ranks", "negative_ranks"), check=_check_ranges)
 def batch_easy_hard(
     batch: Batch,
     *,
@@ -137,13 +154,8 @@ def batch_easy_hard(
             raise ValueError(f"{name} must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
     if positive == negative == "semi_hard":
         raise ValueError("positive and negative cannot both be semi_hard: each is defined by the other")
-    for side, ranks, within in (
-        ("positive", positive_ranks, positive_range),
-        ("negative", negative_ranks, negative_range),
-    ):
-        _check_ranks(ranks, f"{side}_ranks")
-        if not _is_pair(within):
-            raise ValueError(f"{side}_range must be (least, most), two distances, got {within!r}")
+    _check_ranks(positive_ranks, "positive_ranks")
+    _check_ranks(negative_ranks, "negative_ranks")
 
     def one_anchor(distances: Array, positives: Array, negatives: Array) -> tuple[Array, Array, Array]:
         ps = _allowed(distances, distances, positives, positive_range, positive_ranks)
