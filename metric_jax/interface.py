@@ -205,6 +205,7 @@ def publish(
         bound.apply_defaults()
         given = bound.arguments
         _check_options(given, measure)
+        given.update({name: limits.joined(given[name]) for name in vectors})
         limits.check_kinds(documented.__name__, given, own, vectors)
         limits.check(documented.__name__, given, within or {})
         for name, argument in arguments.items():

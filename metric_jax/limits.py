@@ -69,6 +69,11 @@ def check(owner: str, given: Mapping[str, Any], limits: Mapping[str, Limits]) ->
             raise ValueError(f"{message}, got {value}")
 
 
+def joined(value: Any) -> Any:
+    """A list of numbers, known or traced, as an array; anything else as it is."""
+    return jnp.asarray(value) if isinstance(value, list | tuple) else value
+
+
 def check_kinds(
     owner: str, given: Mapping[str, Any], own: Sequence[inspect.Parameter], vectors: Sequence[str]
 ) -> None:
@@ -81,10 +86,11 @@ def check_kinds(
         name, default = parameter.name, parameter.default
         if given[name] is None and type(None) in typing.get_args(parameter.annotation):
             continue
-        value = np.asarray(given[name]) if isinstance(given[name], list | tuple) else given[name]
+        value = given[name]
         if isinstance(default, bool):
             check_flag(owner, name, value)
         elif isinstance(default, int | float) or float in typing.get_args(parameter.annotation):
+            value = joined(value)
             if (
                 value is None
                 or isinstance(value, str)
@@ -99,7 +105,7 @@ def as_margin(owner: str, margin: Any, shape: tuple[int, ...] = ()) -> Any:
     """A margin that is a number, not negative, or an array of such, one for each loss of a shape; raises for others."""
     if margin is None:
         raise TypeError(f"{owner}: margin must be a number, got None")
-    margin = jnp.asarray(margin) if isinstance(margin, list | tuple) else margin
+    margin = joined(margin)
     check(owner, {"margin": margin}, {"margin": NOT_NEGATIVE})
     if jnp.ndim(margin) and jnp.shape(margin) != shape:
         each = f", or one for each of {list(shape)} losses" if shape else ""

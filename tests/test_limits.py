@@ -63,6 +63,19 @@ def test_a_value_of_another_kind_is_named(loss, own, message):
         loss(ROWS, LABELS, **own)
 
 
+def test_numbers_of_a_list_or_a_range_may_be_traced():
+    of_list = jax.grad(lambda beta: mj.margin_loss(ROWS, LABELS, beta=[beta, 2.0 * beta]))(1.0)
+    of_array = jax.grad(lambda beta: mj.margin_loss(ROWS, LABELS, beta=beta * jnp.array([1.0, 2.0])))(1.0)
+    assert of_list == of_array
+
+    def mined(most):
+        return mj.mining.batch_easy_hard(ROWS, LABELS, positive_range=(0.0, most), negative="hard")
+
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(mined)(2.0), mined(2.0))
+    assert mined(np.inf).valid.all()
+    assert not mined(0.01).valid.any()
+
+
 def test_a_bias_that_is_none_is_named():
     with pytest.raises(ValueError, match="siglip_loss: bias must be finite, got nan"):
         mj.siglip_loss(ROWS, ROWS, bias=np.nan)
