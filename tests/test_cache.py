@@ -226,6 +226,24 @@ def test_T7_what_is_wrong_is_told_again_from_the_cache(people, tmp_path, decoded
             folder.folder(**options)
 
 
+def test_T7_a_file_that_may_be_read_again_is_read_again(people, tmp_path, monkeypatch):
+    """Permissions are no change of a file, nor is a network that is there again."""
+    options = {"root": str(people), "cache": str(tmp_path / "cache")}
+    content = folder.content
+
+    def refused(path):
+        if path == people / "Ada/1.png":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return content(path)
+
+    monkeypatch.setattr(folder, "content", refused)
+    with pytest.raises(DataError, match=r"'Ada/1\.png': Permission denied"):
+        folder.folder(**options)
+    assert len(folder.folder(**options, skip_bad=True)) == 3
+    monkeypatch.setattr(folder, "content", content)
+    assert len(folder.folder(**options)) == 4
+
+
 def test_a_prepared_set_is_decoded_once(shared, tmp_path, decoded, monkeypatch):
     options = {"data_dir": str(shared / "tfds"), "cache": str(tmp_path)}
     first = sources.tfds("mnist", "test[:20]", **options)

@@ -107,6 +107,7 @@ def test_T7_one_report_lists_every_bad_line_and_every_bad_file(pictures, name):
         if name.endswith(".jsonl"):
             file.write(
                 '{"path": \n[1]\n{"path": ["a.png"], "label": "Ada", "split": "train"}\n{"path": "a.png"}\n'
+                + "[" * 100_000
             )
             wrong |= {
                 1: "no JSON: ",
@@ -114,6 +115,7 @@ def test_T7_one_report_lists_every_bad_line_and_every_bad_file(pictures, name):
                 3: r'its path is \["a\.png"\], and must be a string',
             }
             wrong[4] = "its label is empty"
+            wrong[5] = "no JSON: "
     with pytest.raises(DataError) as caught:
         folder.folder(str(root / name))
     header, *lines = str(caught.value).splitlines()

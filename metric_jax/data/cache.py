@@ -24,10 +24,17 @@ FORMAT = 2  # of the entries, and of how images are decoded: with another one, n
 
 
 class Decoded(NamedTuple):
-    """Images ``[n, height, width, channels]`` uint8, and what else is known of them, as JSON."""
+    """Images as they were decoded.
+
+    Attributes:
+        images: ``[n, height, width, channels]`` uint8.
+        notes: What else is known of them, as JSON.
+        lasts: Whether they would be decoded alike again as long as no file changes: not if one could not be read.
+    """
 
     images: np.ndarray
     notes: dict[str, Any]
+    lasts: bool = True
 
 
 def through(folder: str, name: str, described: Any, make: Callable[[], Decoded]) -> Decoded:
@@ -69,7 +76,8 @@ def through(folder: str, name: str, described: Any, make: Callable[[], Decoded])
     decoded = _read(path)
     if decoded is None:
         decoded = make()
-        _write(path, decoded)
+        if decoded.lasts:
+            _write(path, decoded)
     return decoded
 
 

@@ -80,7 +80,7 @@ def folder(
         )
     described = [size, channels, crop, [[file.id, *stamp(file.path)] for file in found.files]]
     decode = functools.partial(_decode, found, size=size, channels=channels, crop=crop)
-    images, notes = through(cache, found.root.name, described, decode)
+    images, notes, _ = through(cache, found.root.name, described, decode)
     settle(
         [*found.faults, *(Fault(*told) for told in notes["faults"])],
         found,
@@ -105,6 +105,7 @@ def _decode(found: Listing, *, size: int, channels: int, crop: bool) -> Decoded:
     kept: list[str] = []
     faults: list[Fault] = []
     first_with: dict[bytes, str] = {}
+    lasts = True
     for file in tqdm(found.files, desc=f"reading {found.root.name}", unit="image", disable=None, leave=False):
         try:
             encoded = content(file.path)
@@ -114,6 +115,8 @@ def _decode(found: Listing, *, size: int, channels: int, crop: bool) -> Decoded:
                 raise ValueError(f"a copy of {first!r}")
         except Exception as error:  # whatever Pillow raises of a broken file
             faults.append(Fault(file.id, reason(error)))
+            # What the system refuses, as for want of a permission, it may grant without the file being another.
+            lasts = lasts and not (isinstance(error, OSError) and error.errno)
             continue
         if images and image.shape[:2] != images[0].shape[:2]:  # now, before memory is full of large photos
             sizes = [f"{kept[0]!r} is {_size(images[0])}", f"{file.id!r} {_size(image)}"]
@@ -123,7 +126,7 @@ def _decode(found: Listing, *, size: int, channels: int, crop: bool) -> Decoded:
         images.append(image)
         kept.append(file.id)
     stacked = decoding.stack(images, str(found.root)) if images else np.zeros((0, 1, 1, 1), np.uint8)
-    return Decoded(stacked, {"kept": kept, "faults": faults})
+    return Decoded(stacked, {"kept": kept, "faults": faults}, lasts)
 
 
 def find(root: str, *, option: str = "data.root") -> Listing:

@@ -127,7 +127,7 @@ def _jsonl(text: str) -> Iterator[tuple[int, Row | str]]:
         if line.strip():
             try:
                 found = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 yield number, f"no JSON: {error}"
                 continue
             yield number, found if isinstance(found, dict) else "no JSON object"

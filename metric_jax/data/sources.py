@@ -177,7 +177,7 @@ def tfds(
     files = sorted(path for path in there.rglob("*") if path.is_file())
     described = [name, split, image_key, label_key, super_key, size, channels, crop]
     described += [[path.relative_to(there).as_posix(), *stamp(path)] for path in files]
-    images, notes = through(cache, f"{name}-{split}", described, decode)
+    images, notes, _ = through(cache, f"{name}-{split}", described, decode)
     return Images(
         images,
         np.array(notes["labels"], np.int32),
