@@ -9,6 +9,7 @@ import numpy as np
 
 from metric_jax.data import folder, sources, splits
 from metric_jax.data.errors import DataError, unknown
+from metric_jax.data.overlap import in_common
 from metric_jax.data.sources import Images
 from metric_jax.data.vinyals import DRAWINGS, listed, vinyals
 
@@ -122,6 +123,11 @@ def load(
             )
     elif source == "tfds" and split == "own":
         train, test = tfds(train_split), tfds(test_split)
+        if shared := in_common(name, train_split, test_split, data_dir=data_dir):
+            raise DataError(
+                f"{shared} images of {name} are both of data.train_split={train_split!r} and of "
+                f"data.test_split={test_split!r}: choose splits that share none"
+            )
     else:
         if source == "folder":
             whole = folder.folder(root, crop=crop, skip_bad=skip_bad, **shape)
