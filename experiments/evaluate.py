@@ -14,7 +14,7 @@ search.py and export.py need) and report.html with its figures.
 
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from absl import flags
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))  # a script sees its own folder alone
 
 from experiments import command
-from metric_jax.data import Images
+from metric_jax.data import Images, datasets
 from metric_jax.distances import Distance, euclidean
 from metric_jax.evaluation import threshold_at
 from metric_jax.evaluation.pairs import STRANGERS, Compared
@@ -33,6 +33,7 @@ from metric_jax.training.evaluate import Pairs, assess, beside, compared, draw_p
 RESULTS = "evaluation.json"
 RATES = ("auc", "eer", "tar@far=")  # what is told of relative distances too
 SET = ("source", "name")
+PLACE = ("root", "data_dir")
 SPLIT = (
     "split",
     "test_fraction",
@@ -88,7 +89,7 @@ def main(
         check_comparable(*runs)
     paths = [run.folder.resolve() for run in runs]
     for run in runs:
-        tell_of_seen_images(run, {**runs[0].config["data"], **data})
+        tell_of_seen_images(run, {**runs[0].config["data"], **data}, test)
     pairs = draw_pairs(test.labels)
     far, notice = measurable(far, pairs)
     if notice:
@@ -142,16 +143,22 @@ def check_comparable(run: Run, other: Run) -> None:
         )
 
 
-def tell_of_seen_images(run: Run, data: Mapping[str, Any]) -> None:
+def tell_of_seen_images(run: Run, data: Mapping[str, Any], test: Images) -> None:
     """Says so if the test set is another part of the data than the one that the run was not to see."""
     own = run.config["data"]
-    changed = [f"data.{key}" for key in SPLIT if own.get(key) != data.get(key)]
-    if changed and all(own.get(key) == data.get(key) for key in SET):
-        print(
-            f"evaluate: {run.folder} was trained with another {', '.join(changed)}, and may have seen images of this "
-            "test set",
-            file=sys.stderr,
-        )
+
+    def differing(keys: Sequence[str]) -> list[str]:
+        return [f"data.{key}" for key in keys if own.get(key) != data.get(key)]
+
+    if differing(SET):
+        return
+    if changed := differing(SPLIT):
+        why = f"was trained with another {', '.join(changed)}"
+    elif not differing(PLACE) and run.tested_on not in (None, datasets.called(test)):
+        why = "kept other images for its test, as files or keys of its data were others then"
+    else:
+        return
+    print(f"evaluate: {run.folder} {why}, and may have seen images of this test set", file=sys.stderr)
 
 
 def measurable(far: float, pairs: Pairs) -> tuple[float, str]:

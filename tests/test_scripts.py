@@ -73,6 +73,25 @@ def written(monkeypatch, tmp_path):
     return calls
 
 
+def test_evaluate_tells_of_images_that_came_or_went_since_the_training(images, capsys):
+    """The split is drawn anew then, and what was trained on is tested on."""
+    run = open_run(trained_run.trained())
+    own = run.config["data"]
+    told = f"evaluate: {run.folder} kept other images for its test, as files or keys of its data were others then, and "
+    for test, data, expected in (
+        (images, own, ""),
+        (images[::-1], own, ""),
+        (images[1:], own, f"{told}may have seen images of this test set\n"),
+        (images[1:], {**own, "root": "elsewhere"}, ""),  # strangers, for all it knows
+        (images[1:], {**own, "source": "folder"}, ""),
+    ):
+        evaluate.tell_of_seen_images(run, data, test)
+        assert capsys.readouterr().err == expected
+    run.tested_on = None  # of a run that is older
+    evaluate.tell_of_seen_images(run, own, images[1:])
+    assert capsys.readouterr().err == ""
+
+
 def test_evaluate_of_two_runs_of_one_name_reports_both_and_changes_one(tmp_path, written, capsys):
     folder, other = (trained_run.copy(tmp_path / parent / "run") for parent in "ab")
     evaluate.main(str(folder), checkpoint=8, compare=str(other), projector=True, data={"test_fraction": 0.03})

@@ -39,6 +39,7 @@ class Run:
         folder: The run's.
         config: What it was trained with, nested dicts.
         step: That of the checkpoint.
+        tested_on: `datasets.called` of the images that training was not to see; None of an older run.
         image_shape: (height, width, channels) of the images it embeds.
         crop: Whether an image file of another shape is cut to that one rather than squeezed.
         distance: The distance between its embeddings.
@@ -66,6 +67,7 @@ class Run:
         saved = _Saved(folder / folders.CHECKPOINTS / str(step), f"checkpoint {step} of {folder}")
         saved.check(wanted, self.image_shape)
         self.parameters = saved.load(wanted, devices.replicated(self._mesh))
+        self.tested_on: str | None = saved.notes().get("tested_on")
         views = config.get("eval_views", 1)
         augment = choices.augmentation(**config["augment"]) if views > 1 else None
         mirrored = config.get("eval_mirrored", False)
@@ -209,6 +211,11 @@ class _Saved:
             loaded = _evaluated(ocp.load(self._path, state, checkpointable_name=stored.STATE))
         whitening = Whitening(**loaded["whitening"]) if "whitening" in loaded else None
         return loaded["params"], loaded["rest"], whitening
+
+    def notes(self) -> dict[str, Any]:
+        """What else the run goes on from."""
+        with self._readable():
+            return folders.read_json(self._path / stored.NOTES)["notes"]
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
