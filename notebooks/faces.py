@@ -85,7 +85,9 @@ config.data.size = 32 if PHOTOS else 8
 config.data.split = "class" if len(people) >= 20 else "image"
 config.batch.classes = min(12, len(people))
 config.data.mirrors = config.eval_mirrored = bool(PHOTOS)  # a face may look either way, a digit does not
-config.data.min_images = config.batch.samples  # who has fewer photos is not trained on
+# Of the photos of who is trained on, this part is for training.
+kept = 1 if config.data.split == "class" else 1 - config.data.test_fraction
+config.data.min_images = round(config.batch.samples / kept)  # who has fewer photos is not trained on
 config.model.width = 32
 config.steps = config.eval_every = config.checkpoint_every = 120
 config.log_every = 30

@@ -4,13 +4,17 @@ import ast
 import functools
 import inspect
 import json
+import pathlib
 import re
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import metric_jax as mj
 from configs import base
+from metric_jax.data import Images, splits
 from metric_jax.training import folders
 
 ROOT = Path(__file__).parent.parent
@@ -105,6 +109,19 @@ def test_every_key_of_a_config_exists(name):
     found = set(attributes(code(name), "config"))
     assert "steps" in found
     assert found <= KEYS
+
+
+@pytest.mark.parametrize("people", [10, 20])
+def test_who_has_photos_enough_has_enough_to_train_on(people):
+    (cell,) = [source for kind, source in script("faces") if kind == "code" and "min_images" in source]
+    known = {"PHOTOS": "photos", "photos": "photos", "people": [""] * people, "pathlib": pathlib, "sys": sys}
+    exec(cell.partition("results =")[0], known)  # noqa: S102
+    data, batch = known["config"].data, known["config"].batch
+    labels = np.repeat(np.arange(people, dtype=np.int32), data.min_images)
+    images = Images(np.zeros((len(labels), 1, 1, 1), np.uint8), labels)
+    part = splits.by_class if data.split == "class" else splits.by_image
+    train, _ = part(images, test_fraction=data.test_fraction, seed=0)
+    assert np.unique(train.labels, return_counts=True)[1].min() == batch.samples
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -380,7 +380,7 @@ def test_a_hierarchy_has_to_be_known_and_classes_are_called_by_their_names():
         ({"classes": 6}, r"batch\.classes=6, but the training set has 5 classes: lower batch\.classes"),
         (
             {"samples": 5},
-            r"batch\.samples=5, but class 3 has 4 .*: lower batch\.samples, .* data\.min_images=5$",
+            r"batch\.samples=5, but class 3 has 4 .*: lower batch\.samples, .*=5, and more with data\.split='image'",
         ),
         ({"classes": 1}, r"batch\.classes=1 and batch\.samples=4 must both be at least 2"),
         ({"samples": 1}, r"batch\.classes=3 and batch\.samples=1 must both be at least 2"),

@@ -65,7 +65,8 @@ class PKSampler:
             name = class_names[values[fewest]] if class_names else values[fewest]
             raise DataError(
                 f"batch.samples={samples}, but class {name} has {counts[fewest]} training images: lower batch.samples, "
-                f"or leave such classes out with data.min_images={samples}"
+                f"or leave such classes out with data.min_images={samples}, and more with data.split='image', which "
+                "counts the images to test on too"
             )
         # The images of one class after the other, and where each class begins.
         self._order = np.argsort(labels, kind="stable")
