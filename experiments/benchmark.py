@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -159,12 +160,24 @@ def document(results: dict[str, Any], page: pathlib.Path) -> None:
 
 def parse_sizes(texts: Sequence[str]) -> list[tuple[int, int]]:
     """Sizes such as ``4096x128``."""
-    return [(int(batch), int(dim)) for batch, _, dim in (text.partition("x") for text in texts)]
+    sizes = []
+    for text in texts:
+        found = re.fullmatch("([1-9][0-9]*)x([1-9][0-9]*)", text)
+        if not found:
+            sys.exit(f"benchmark: --sizes={text} is no size: write rows and dimension, such as 4096x128")
+        sizes.append((int(found[1]), int(found[2])))
+    return sizes
 
 
-def main(_: Sequence[str]) -> None:
+def main(arguments: Sequence[str]) -> None:
     """Does what the flags say."""
-    out = pathlib.Path(OUT.value) if OUT.value else None
+    if arguments[1:]:
+        sys.exit(f"benchmark: unknown argument {arguments[1]!r}: flags begin with --, and --help lists them")
+    try:
+        re.compile(ROWS.value)
+    except re.error as error:
+        sys.exit(f"benchmark: --rows={ROWS.value} is no regular expression: {error}")
+    out = pathlib.Path(os.path.expanduser(OUT.value)) if OUT.value else None
     try:
         if out:
             out.mkdir(parents=True, exist_ok=True)
@@ -195,6 +208,8 @@ if __name__ == "__main__":
     )
     MEMORY = flags.DEFINE_bool("memory", False, f"Also the memory of every loss at {MEMORY_BATCH:,} rows.")
     SIZES = flags.DEFINE_list("sizes", [], "Sizes of losses and miners, such as 4096x128,131072x512.")
-    DTYPE = flags.DEFINE_string("dtype", "float32", "Of the embeddings of losses and miners: or bfloat16.")
+    DTYPE = flags.DEFINE_enum(
+        "dtype", "float32", ["float32", "bfloat16"], "Of the embeddings of losses and miners."
+    )
     PATIENCE_FLAG = flags.DEFINE_float("patience", PATIENCE, "Seconds that a call may take.")
     app.run(main)

@@ -18,8 +18,8 @@ from metric_jax.data.errors import DataError, unknown
 
 BAD_INPUT = 2
 # Flags that a script cannot do without, if it has them.
-PATHS = ("workdir", "out", "gallery", "pairs")
-NEEDED = ("config", *PATHS)
+NEEDED = ("config", "workdir", "out", "gallery", "pairs")
+PATHS = (*NEEDED, "images", "runs", "faces")
 
 
 def start(
@@ -80,12 +80,12 @@ def parse(
     if wants_help.value:
         print(usage, known.main_module_help(), sep="\n")
         sys.exit(0)
-    for key in NEEDED:
+    for key in PATHS:
         if key not in known:
             continue
-        if not known[key].value:
+        if key in NEEDED and not known[key].value:
             stop(name, f"--{key} must be given: --help tells more", code)
-        if key in PATHS:
+        if isinstance(known[key].value, str):  # not a config that is loaded already
             known[key].value = os.path.expanduser(known[key].value)  # a shell leaves the ~ of --workdir=~/run
     if arguments and not images:
         stop(name, f"unknown argument {arguments[0]!r}: flags begin with --, and --help lists them", code)

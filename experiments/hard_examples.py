@@ -25,6 +25,7 @@ the end, margins) into the folder ``--out``, and prints a table. Takes some seco
 
 import functools
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -322,6 +323,13 @@ def save(figure: Any, path: pathlib.Path) -> None:
     )
 
 
+def start(arguments: Sequence[str]) -> None:
+    """Runs `main` as the flags say."""
+    if arguments[1:]:
+        sys.exit(f"hard_examples: unknown argument {arguments[1]!r}: flags begin with --")
+    main(os.path.expanduser(OUT.value))  # a shell leaves the ~ of --out=~/story
+
+
 def main(out: str) -> None:
     """Writes the figure and the numbers into the folder ``out`` and prints the table."""
     folder = pathlib.Path(out)
@@ -341,4 +349,4 @@ def main(out: str) -> None:
 if __name__ == "__main__":
     logging.set_verbosity(logging.WARNING)  # JAX tells of every backend that is not there
     OUT = flags.DEFINE_string("out", None, "Folder for the figure and the JSON file.", required=True)
-    app.run(lambda _: main(OUT.value))
+    app.run(start)

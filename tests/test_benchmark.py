@@ -3,6 +3,7 @@ import importlib.util
 import json
 import math
 import pathlib
+import re
 import subprocess
 import typing
 
@@ -326,10 +327,20 @@ def test_a_folder_that_cannot_be_written_is_one_line_before_anything_is_measured
     assert taken.read_text() == "keep me"
 
 
-def test_rows_that_there_are_none_of_are_one_line():
-    done = scripts.run("benchmark", "--rows=no such loss")
-    assert "no such loss" in done.code
-    assert "\n" not in done.code
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        ("--rows=no such loss", "no row has --rows=no such loss in its name"),
+        ("--rows=(SupCon", r"--rows=\(SupCon is no regular expression: missing \)"),
+        ("--sizes=8x4,4096", "--sizes=4096 is no size: write rows and dimension, such as 4096x128"),
+        ("--sizes=0x4", "--sizes=0x4 is no size"),
+        ("quick", "unknown argument 'quick': flags begin with --"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(argument, told):
+    done = scripts.run("benchmark", argument)
+    assert re.fullmatch(f"benchmark: {told}.*", done.code)
+    assert done.err == ""  # nothing was begun
 
 
 def test_make_bench_writes_the_page():

@@ -75,6 +75,7 @@ def started(monkeypatch, capsys):
     def start(*arguments, main=lambda one, other: None):
         known = flags.FlagValues()
         flags.DEFINE_string("workdir", None, "A folder.", flag_values=known)
+        flags.DEFINE_string("images", None, "Another.", flag_values=known)
         flags.DEFINE_integer("verbosity", -1, "As absl's.", flag_values=known)
         monkeypatch.setattr(flags, "FLAGS", known)
         monkeypatch.setattr(sys, "argv", ["program", *arguments])
@@ -161,5 +162,11 @@ def test_the_exit_code_is_what_the_script_returns_and_help_is_no_error(started):
 def test_a_tilde_that_the_shell_has_left_is_the_home_folder(started, monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
     found = []
-    started("a", "b", "--workdir=~/run", main=lambda *_: found.append(flags.FLAGS["workdir"].value))
-    assert found == ["/home/ada/run"]
+
+    def main(*_):
+        found.extend(flags.FLAGS[key].value for key in ("workdir", "images"))
+
+    started("a", "b", "--workdir=~/run", "--images=~/photos", main=main)
+    assert found == ["/home/ada/run", "/home/ada/photos"]
+    started("a", "b", "--workdir=run", main=main)  # the images need not be given
+    assert found[2:] == ["run", None]

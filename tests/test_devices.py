@@ -42,7 +42,8 @@ def test_an_array_is_spread_along_the_largest_axis_that_can_be_shared(shape, spe
     assert placed.addressable_shards[0].data.size * (8 if spec != P() else 1) == placed.size
 
 
-def test_compiled_programs_are_kept_where_the_config_says(tmp_path):
+def test_compiled_programs_are_kept_where_the_config_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     before = jax.config.jax_compilation_cache_dir
     try:
         devices.keep_compiled("")
@@ -50,6 +51,8 @@ def test_compiled_programs_are_kept_where_the_config_says(tmp_path):
         devices.keep_compiled(str(tmp_path / "a" / "b"))
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "a" / "b")
         assert (tmp_path / "a" / "b").is_dir()
+        devices.keep_compiled("~/c")
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "c")
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
 

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import scripts
 
 from experiments import hard_examples
 
@@ -138,6 +139,12 @@ def test_the_readmes_picture_is_the_one_this_script_draws():
     drawn = np.asarray(figure.canvas.buffer_rgba(), float)[..., :3]
     assert readme.shape == drawn.shape
     assert np.mean(np.abs(readme - drawn)) < 2.0  # fonts and rounding may differ a little, the story may not
+
+
+def test_an_argument_that_is_no_flag_is_one_line(tmp_path):
+    done = scripts.run("hard_examples", f"--out={tmp_path / 'out'}", "story")
+    assert done.code == "hard_examples: unknown argument 'story': flags begin with --"
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("kind", ["a file", "below a file"])

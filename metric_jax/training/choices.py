@@ -7,7 +7,7 @@ import functools
 import importlib
 import inspect
 import math
-import pathlib
+import os
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -251,7 +251,7 @@ def check_model(name: str, *, pretrained: str = "", **options: Any) -> None:
                 f"model {name!r} refuses its options: it has no {key}, so leave model.{key} alone; it has "
                 f"{', '.join(known)}"
             )
-    if pretrained and not pathlib.Path(pretrained).is_file():
+    if pretrained and not os.path.isfile(os.path.expanduser(pretrained)):
         raise RunError(f"model.pretrained: there is no file {pretrained}")
 
 
@@ -281,7 +281,7 @@ def model(
         raise RunError(f"model {name!r} refuses its options: {error}") from error
     if pretrained:
         try:
-            models.load_pretrained(made, pretrained)
+            models.load_pretrained(made, os.path.expanduser(pretrained))
         except ValueError as error:
             raise RunError(f"model.pretrained: {error}") from error
     return made

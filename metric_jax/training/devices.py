@@ -10,6 +10,7 @@ when a layer needs it.
 """
 
 import functools
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -73,6 +74,7 @@ def keep_compiled(folder: str) -> None:
     """
     if not folder:
         return
+    folder = os.path.expanduser(folder)
     try:
         pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
