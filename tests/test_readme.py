@@ -5,10 +5,12 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import metric_jax as mj
 from configs import base
+from experiments import sweep
 from metric_jax.training import folders
 
 README = Path(__file__).parent.parent / "README.md"
@@ -64,6 +66,20 @@ def test_the_table_of_results_says_what_was_measured():
             f"{found[prefix + key]:.3f}" for key in ("map_at_r", "recall@1") for prefix in ("", "baseline_")
         ]
         assert told.split(" | ") == measured, name
+
+
+def test_partitions_are_compared_as_they_were_measured():
+    rows = json.loads((README.parent / "results" / "faces_partitions.json").read_text())["rows"]
+    network, lda = (next(row for row in rows if row["name"] == name) for name in ("network", "LDA"))
+    told = " ".join(README.read_text().split())
+    for key, sentence in (
+        ("eer", "the EER is less by {}"),
+        ("map_at_r", "MAP@R more by {}"),
+        ("relative_eer", "that EER is less than LDA's by {}"),
+    ):
+        values = np.subtract(network[key]["values"], lda[key]["values"])
+        difference = f"{abs(values.mean()):.3f} ± {sweep.half_interval(values.tolist()):.3f}"
+        assert sentence.format(difference) in told
 
 
 def prose(page):
