@@ -179,7 +179,8 @@ def parted(wanted: ConfigDict, seed: int) -> tuple[ConfigDict, Images, Images]:
     config = wanted.copy_and_resolve_references()
     config.seed = config.data.split_seed = seed
     train, test = datasets.load(**config.data)
-    known, asked = (set(part.columns.get("origin", part.labels.astype(np.str_))) for part in (train, test))
+    # By name: where classes are texts, every split of a TFDS set numbers its own.
+    known, asked = (set(part.columns.get("origin", part.called()).tolist()) for part in (train, test))
     if known & asked:
         raise RunError(
             f"{len(known & asked)} of the {len(asked)} classes to test on are trained on, and what is measured here is "

@@ -216,6 +216,22 @@ def test_strangers_are_none_who_are_trained_on():
     assert (len(set(train.labels)), len(set(test.labels))) == (20, 5)
 
 
+def test_strangers_are_known_by_their_names(monkeypatch):
+    """Where classes are texts, either split of a TFDS set numbers its own from 0."""
+    labels = np.arange(8, dtype=np.int32) // 2
+    sets = [
+        sources.Images(np.zeros((8, 2, 2, 1), np.uint8), labels, class_names=tuple(names))
+        for names in ("abcd", "efgh")
+    ]
+    config = sweep.load(DIGITS)
+    for train in (sets[0], sources.with_mirrors(sets[0])):
+        monkeypatch.setattr(compare.datasets, "load", lambda train=train, **_: (train, sets[1]))
+        assert compare.parted(config, 0)[1:] == (train, sets[1])
+        monkeypatch.setattr(compare.datasets, "load", lambda train=train, **_: (train, sets[0]))
+        with pytest.raises(RunError, match="4 of the 4 classes to test on are trained on"):
+            compare.parted(config, 0)
+
+
 @pytest.mark.parametrize(
     ("sampler", "together"), [("hard_classes", "neighbours"), ("hierarchical", "super_classes")]
 )

@@ -97,6 +97,7 @@ def test_rotations_are_further_classes():
     assert sources.with_mirrors(turned).columns["origin"].tolist() == ["1", "4"] * 8
     named = Images(images.images, images.labels, class_names=tuple("abcdefg"))  # f and g have no images
     turned = sources.with_rotations(named)
+    assert turned.columns["origin"].tolist() == ["b", "e"] * 4
     assert [turned.class_name(label) for label in turned.labels[[0, 1, 3, 7]]] == [
         "b",
         "e",

@@ -90,6 +90,10 @@ class Images:
         """What the source calls that class; its number, if it has no name."""
         return self.class_names[label] if self.class_names else str(label)
 
+    def called(self) -> np.ndarray:
+        """``[n]`` strings, `class_name` of every image."""
+        return np.array([self.class_name(label) for label in self.labels.tolist()], np.str_)
+
 
 def digits() -> Images:
     """The 1,797 handwritten digits, 8×8 and grey, that come with scikit-learn.
@@ -271,7 +275,7 @@ def _with_further(images: Images, changed: Mapping[str, np.ndarray]) -> Images:
     """The images, and behind them all of them changed, as further classes, by what is added to their names."""
     labels = images.labels.astype(np.int64)
     classes, added = labels.max() + 1, ["", *changed]
-    columns = {"origin": labels.astype(np.str_), **images.columns}
+    columns = {"origin": images.called(), **images.columns}
     return Images(
         np.concatenate([images.images, *changed.values()]),
         _as_labels(
