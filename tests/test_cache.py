@@ -135,6 +135,9 @@ def test_a_cache_that_cannot_be_is_told_of_before_anything_is_decoded(tmp_path):
         DataError, match=r"data\.cache: cannot write to .*file/cache: Not a dir.*: name another"
     ):
         cache.through(str(tmp_path / "file/cache"), "three", [], refuse)
+    for name, why in (("~nobody-at-all/cache", "Could not determine home"), ("a\0b", "embedded null")):
+        with pytest.raises(DataError, match=f"cannot write to {name}: {why}.*: name another"):
+            cache.through(name, "three", [], refuse)
 
 
 def test_two_processes_that_make_one_entry_do_not_meet(tmp_path):

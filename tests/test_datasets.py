@@ -2,11 +2,12 @@
 
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 import pytest
 
-from metric_jax.data import DataError, Images, datasets, folder, load, sources, splits
+from metric_jax.data import DataError, Images, datasets, decoding, folder, load, sources, splits
 
 
 def same(one, other):
@@ -169,6 +170,33 @@ def test_names_are_looked_at_before_anything_is_read():
         datasets.check("faces", "image")
     with pytest.raises(DataError, match="no split of its own"):
         datasets.check("digits", "own")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            {"source": "tfds", "name": "mnist", "train_split": "test[:9]"},
+            "reading mnist .* as far as image 2, ",
+        ),
+        (
+            {"source": "folder", "root": "faces/orl", "skip_bad": True},
+            r"orl was read as far as 's1/2\.pgm', ",
+        ),
+    ],
+)
+def test_images_are_not_to_blame_for_memory_that_is_full(shared, monkeypatch, options, told):
+    count, decode = itertools.count(), decoding.decode
+
+    def fill(*args, **options):
+        if next(count) == 2:
+            raise MemoryError
+        return decode(*args, **options)
+
+    monkeypatch.setattr(decoding, "decode", fill)
+    monkeypatch.chdir(shared)
+    with pytest.raises(DataError, match=rf"{told}and there is no memory for more: set a smaller data\.size"):
+        load(**options, data_dir="tfds")
 
 
 def test_nobody_is_tested_on_what_was_trained_on(stored):

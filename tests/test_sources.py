@@ -273,6 +273,9 @@ def test_tfds_looks_where_the_environment_says(tiny, monkeypatch):
     monkeypatch.setenv("HOME", "/nowhere")
     with pytest.raises(DataError, match="not prepared in /nowhere/tensorflow_datasets: "):
         sources.tfds("tiny", "train")
+    monkeypatch.setenv("TFDS_DATA_DIR", "~nobody-at-all/sets")
+    with pytest.raises(DataError, match="not prepared in ~nobody-at-all/sets: "):
+        sources.tfds("tiny", "train")
 
 
 @pytest.mark.parametrize(
@@ -280,6 +283,7 @@ def test_tfds_looks_where_the_environment_says(tiny, monkeypatch):
     [
         ({"name": ""}, r"data\.name is empty"),
         ({"size": -1}, r"data\.size must not be negative, got -1"),
+        ({"size": 8193}, r"data\.size must be at most 8192, got 8193"),
         ({"channels": 4}, r"data\.channels must be 1 \(grey\), 3 \(colour\) or 0 \(as they are\), got 4"),
         ({"split": "trian"}, "no split 'trian', but train, .* or a part such as "),
         ({"split": "train[2"}, r"no split 'train\[2'"),

@@ -63,14 +63,13 @@ def through(folder: str, name: str, described: Any, make: Callable[[], Decoded])
         return make()
     from PIL import __version__ as pillow
 
-    home = pathlib.Path(folder).expanduser()
     try:
+        home = pathlib.Path(folder).expanduser()
         home.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=home).close()
-    except OSError as error:
-        raise DataError(
-            f"data.cache: cannot write to {home}: {error.strerror}: name another folder"
-        ) from error
+    except (OSError, RuntimeError, ValueError) as error:  # the latter of a home that is nobody's, of no name
+        why = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"data.cache: cannot write to {folder}: {why}: name another folder") from error
     key = hashlib.sha256(json.dumps([FORMAT, pillow, described]).encode()).hexdigest()[:32]
     path = home / f"{re.sub(r'[^0-9A-Za-z_.-]', '_', name)[:60]}-{key}.npy"
     decoded = _read(path)

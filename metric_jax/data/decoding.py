@@ -11,6 +11,8 @@ from metric_jax.data.errors import DataError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "PPM", "BMP")  # Pillow's names; its PPM is PGM and PBM too
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
+LARGEST_SIDE = 2**13  # to resize to; a square of it is about as large as the largest image that Pillow opens
+NO_MEMORY = "there is no memory for more: set a smaller data.size, or read a part of them"
 ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
 
 
@@ -77,6 +79,8 @@ def check(size: int, channels: int, crop: bool = False) -> None:
     """Raises a DataError for a size or channels that no image can have, or for a crop to no size."""
     if size < 0:
         raise DataError(f"data.size must not be negative, got {size}")
+    if size > LARGEST_SIDE:
+        raise DataError(f"data.size must be at most {LARGEST_SIDE}, got {size}")
     if channels not in (0, 1, 3):
         raise DataError(f"data.channels must be 1 (grey), 3 (colour) or 0 (as they are), got {channels}")
     if crop and not size:

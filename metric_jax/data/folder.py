@@ -113,6 +113,10 @@ def _decode(found: Listing, *, size: int, channels: int, crop: bool) -> Decoded:
             first = first_with.setdefault(hashlib.sha256(encoded).digest(), file.id)
             if first != file.id:
                 raise ValueError(f"a copy of {first!r}")
+        except MemoryError as error:  # the file is not to blame
+            raise DataError(
+                f"{found.root} was read as far as {file.id!r}, and {decoding.NO_MEMORY}"
+            ) from error
         except Exception as error:  # whatever Pillow raises of a broken file
             faults.append(Fault(file.id, reason(error)))
             # What the system refuses, as for want of a permission, it may grant without the file being another.

@@ -210,7 +210,8 @@ def prepared(name: str, data_dir: str) -> pathlib.Path:
 
 def tfds_folder(data_dir: str) -> pathlib.Path:
     """The folder that holds prepared TFDS sets: the given one, else TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    return pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    folder = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return pathlib.Path(os.path.expanduser(folder))  # pathlib's own raises for a home that is nobody's
 
 
 def with_rotations(images: Images) -> Images:
@@ -350,6 +351,8 @@ def _read(
             images.append(decode(record[image_key]))
             for found, key in zip(classes, class_keys, strict=True):
                 found.append(record[key] if key else None)
+    except MemoryError as error:  # the set is not to blame
+        raise DataError(f"{title} got as far as image {len(images)}, and {decoding.NO_MEMORY}") from error
     except Exception as error:
         raise ValueError(f"image {len(images)}: {error}") from error
     return images, *classes
