@@ -61,6 +61,9 @@ def main(workdir: str, path: str, partitions: int, settings: Sequence[str] = ())
     """
     if partitions < 1:
         raise RunError(f"--partitions must be at least 1, got {partitions}")
+    for setting in settings:
+        if setting.partition("=")[0] in ("seed", "data.split_seed"):
+            raise RunError(f"--set={setting}: the seed of a run and of its split is the partition's number")
     row = compare.by_class(path, settings)
     training.check(row.config)
     if row.config.data.split != "class":

@@ -188,7 +188,7 @@ def change(config: ConfigDict, key: str, text: str) -> None:
         raise RunError(unknown("config key", key, known))
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # whatever is no literal
         value = text
     try:
         config.update_from_flattened_dict({key: value})

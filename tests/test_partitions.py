@@ -83,6 +83,8 @@ def test_what_is_measured_relative_to_a_cohort():
     [
         (0, [], "--partitions must be at least 1, got 0"),
         (1, ["steps=1,2"], "--set takes one value of each key here"),
+        (1, ["seed=3"], "--set=seed=3: the seed of a run and of its split is the partition's number"),
+        (1, ["steps=1", "data.split_seed=3"], "--set=data.split_seed=3: the seed of a run and of its split"),
         (1, ["loss.name=suppcon_loss"], "did you mean 'supcon_loss'"),
     ],
 )

@@ -81,6 +81,7 @@ def test_T3_sigterm_ends_a_sweep(trained, tmp_path, capsys):
         ([DIGITS], [0], ["loss.margn=1"], "unknown config key 'loss.margn', did you mean 'loss.margin'"),
         ([DIGITS], [0], ["loss.margin"], "--set=loss.margin must be KEY=VALUE"),
         ([DIGITS], [0], ["steps=many"], "--set=steps=many: "),
+        ([DIGITS], [0], ["loss.margin={[]: 1}"], "--set=loss.margin={[]: 1}: "),
         ([DIGITS], [0], ["loss.name=batch_hard_triplet_loss,suppcon_loss"], "did you mean 'supcon_loss'"),
         ([DIGITS, "configs/none.py"], [0], [], "cannot read configs/none.py: No such file"),
         (["README.md"], [0], [], "README.md is no config file"),
