@@ -1,17 +1,13 @@
 """The speed of the input beside that of the training."""
 
-import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
+import scripts
 from small_run import config
 
 from experiments import input_speed
 from metric_jax.training import RunError
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 
 def test_both_are_measured_and_told(capsys):
@@ -30,21 +26,24 @@ def test_the_first_batch_is_not_timed():
         input_speed.main(config(), steps=4)
 
 
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # by ml_collections
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
         (
-            ["--config=configs/digits.py", "--config.batch.clases=2"],
+            [f"--config={scripts.ROOT}/configs/digits.py", "--config.batch.clases=2"],
             "unknown config key 'batch.clases', did you mean 'batch.classes'?",
         ),
-        (["--config=configs/digits.py", "--config.data.source=digit"], "did you mean 'digits'?"),
-        (["--config=nope.py"], "nope.py"),
+        (
+            [f"--config={scripts.ROOT}/configs/digits.py", "--config.data.source=digit"],
+            "did you mean 'digits'?",
+        ),
+        ([f"--config={scripts.ROOT}/nope.py"], "nope.py"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(flags, told):
-    command = [sys.executable, "experiments/input_speed.py", *flags]
-    done = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert told in done.stderr
-    assert done.stderr.startswith("input_speed: ")
-    assert done.stderr.count("\n") == 1
+    done = scripts.run("input_speed", *flags)
+    assert done.code == 2
+    assert told in done.err
+    assert done.err.startswith("input_speed: ")
+    assert done.err.count("\n") == 1
