@@ -149,7 +149,8 @@ def per_anchor(
         fn: The formula, when used as a bare decorator.
         distance: The default distance; Euclidean when neither this nor ``similarity`` is given.
         similarity: The default similarity, for a formula of similarities: the result then takes ``similarity=``.
-        static: Names of own arguments that are not arrays (functions, strings).
+        static: Names of own arguments that are not arrays (functions, strings), or that decide what is computed (a
+            flag that ``if`` asks for).
         within: Own arguments, by name, that must lie within `Limits`. Whatever has a number for a default must be one.
 
     Returns:
@@ -174,14 +175,15 @@ def per_anchor(
         return functools.partial(
             per_anchor, distance=distance, similarity=similarity, static=static, within=within
         )
-    _check_formula(fn)
+    name = _name_of(fn)
+    _check_formula(fn, name)
 
     def one_anchor(*row: Array, **own: Any) -> Parts:
         found = fn(*row, **own)
         parts = (found,) if isinstance(found, Terms) else found
         if not (isinstance(parts, tuple) and parts and all(isinstance(part, Terms) for part in parts)):
             raise TypeError(
-                f"{fn.__name__} must return mj.terms(values, where=...) or a tuple of these, got "
+                f"{name} must return mj.terms(values, where=...) or a tuple of these, got "
                 f"{type(found).__name__}"
             )
         return found
@@ -192,10 +194,18 @@ def per_anchor(
         return batch.over_anchors(functools.partial(one_anchor, **own), summed=batch.summed)
 
     functools.update_wrapper(body, fn)
+    body.__name__ = name
     return batch_loss(body, distance=distance, similarity=similarity, static=static, within=within)
 
 
-def _check_formula(fn: Callable[..., Any]) -> None:
+def _name_of(fn: Callable[..., Any]) -> str:
+    """What messages call a formula: a partial one as the whole, an object that is called as its class."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return getattr(fn, "__name__", type(fn).__name__)
+
+
+def _check_formula(fn: Callable[..., Any], name: str) -> None:
     """Raises a TypeError unless fn takes three positional arguments, and whatever else by keyword only."""
     kinds = [parameter.kind for parameter in inspect.signature(fn).parameters.values()]
     positional = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -203,7 +213,7 @@ def _check_formula(fn: Callable[..., Any]) -> None:
     has_row = len(row) == 3 and all(kind in positional for kind in row)
     if not has_row or any(kind is not inspect.Parameter.KEYWORD_ONLY for kind in own):
         raise TypeError(
-            f"{fn.__name__} must take (distances, positives, negatives, *, ...): own arguments stand behind the *"
+            f"{name} must take (distances, positives, negatives, *, ...): own arguments stand behind the *"
         )
 
 

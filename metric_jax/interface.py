@@ -170,7 +170,7 @@ def publish(
         shared: Which of the shared arguments it takes: `BATCH`, `MINER`, `PROXY`, `TWO_VIEWS` or `ROWS`.
         measure: What the distance argument is called: ``"distance"`` or ``"similarity"``; empty if there is none.
         default: Its default.
-        static: The own arguments that are not arrays.
+        static: The own arguments that are not arrays: their names, or the one.
         within: The limits of own arguments.
         vectors: The own arguments that may have axes though their default is a number.
         check: A further check, ``check(**all_arguments)``, of what is known before anything is traced.
@@ -182,6 +182,7 @@ def publish(
     required = {name: argument for name, argument in arguments.items() if argument.default is _REQUIRED}
     measured = {measure: dataclasses.replace(_ARGUMENTS[measure], default=default)} if measure else {}
     arguments = {**required, **measured, **arguments}
+    static = (static,) if isinstance(static, str) else static  # as jax.jit takes it
     signature = _signature(documented, arguments)
     unknown = {*static, *(within or {})} - set(signature.parameters)
     if unknown:
@@ -208,6 +209,8 @@ def publish(
         given.update({name: limits.joined(given[name]) for name in vectors})
         limits.check_kinds(documented.__name__, given, own, vectors)
         limits.check(documented.__name__, given, within or {})
+        for name in numbers:
+            _check_arrays(documented.__name__, name, given[name])
         for name, argument in arguments.items():
             if argument.convert is None or (given[name] is None and name not in _NEVER_NONE):
                 continue
@@ -240,6 +243,18 @@ def _widened(x: Any) -> Any:
     return x
 
 
+def _check_arrays(owner: str, name: str, value: Any) -> None:
+    """Raises a TypeError for what is no array and no pytree of arrays, before jit does, which knows no remedy."""
+    for leaf in jax.tree.leaves(value):
+        try:
+            jax.typeof(leaf)
+        except TypeError:
+            raise TypeError(
+                f"{owner}: {name} must be an array or a number, got {leaf!r}: only what per_anchor is told in static= "
+                "may be anything else"
+            ) from None
+
+
 def _check_hashable(owner: str, name: str, value: Any) -> None:
     """Raises a TypeError for what decides the computation and cannot be told from others, before jit does."""
     try:
@@ -255,6 +270,11 @@ def _check_hashable(owner: str, name: str, value: Any) -> None:
 def _signature(documented: Callable[..., Any], arguments: Mapping[str, Argument]) -> inspect.Signature:
     """``(what is required, *, the function's own, the shared ones)``."""
     own = [p for p in inspect.signature(documented).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    taken = [p.name for p in own if p.name in arguments]
+    if taken:
+        raise TypeError(
+            f"{documented.__name__}: every loss has an argument {taken[0]} of its own: give this one another name"
+        )
     shared = [
         inspect.Parameter(
             name,

@@ -135,6 +135,49 @@ def test_similarities_and_static_arguments():
         alignment(batch, labels, distance=mj.cosine)
 
 
+def weighted(distances, positives, negatives, *, weight=1.0, penalty=jax.nn.relu):
+    return mj.terms(weight * penalty(distances), where=positives)
+
+
+PAIR = np.array([[0.0], [3.0]], np.float32), np.array([0, 0])
+
+
+def test_one_static_argument_is_named_as_jax_takes_it():
+    assert mj.per_anchor(weighted, static="penalty")(*PAIR, weight=2.0) == 6.0
+
+
+def test_own_arguments_that_are_no_arrays_are_named():
+    with pytest.raises(
+        TypeError, match=r"weighted: penalty must be an array .* what per_anchor is told in static="
+    ):
+        mj.per_anchor(weighted)(*PAIR)
+    by_name = mj.per_anchor(lambda d, p, n, *, weights: mj.terms(d * weights["a"], where=p))
+    assert by_name(*PAIR, weights={"a": 2.0}) == 6.0
+    with pytest.raises(TypeError, match="<lambda>: weights must be an array or a number, got 'two'"):
+        by_name(*PAIR, weights={"a": "two"})
+
+
+def test_an_own_argument_that_every_loss_has_is_named():
+    def masked(distances, positives, negatives, *, where=None):
+        return mj.terms(distances, where=positives)
+
+    with pytest.raises(TypeError, match=r"masked: every loss has an argument where .* another name"):
+        mj.per_anchor(masked)
+
+
+def test_a_partial_formula_is_called_as_the_whole():
+    doubled = mj.per_anchor(functools.partial(weighted, weight=2.0), static=("penalty",))
+    assert (doubled(*PAIR), doubled.__name__) == (6.0, "weighted")
+
+    def bare(distances, positives, negatives, *, scale):
+        return distances
+
+    with pytest.raises(TypeError, match=r"bare must return mj\.terms"):
+        mj.per_anchor(functools.partial(bare, scale=1.0))(*PAIR)
+    with pytest.raises(TypeError, match=r"bare must take \(distances, positives, negatives"):
+        mj.per_anchor(functools.partial(bare, None, scale=1.0))
+
+
 def test_several_terms_per_anchor_are_counted_exactly():
     @mj.per_anchor
     def positives_only(distances, positives, negatives):

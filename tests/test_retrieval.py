@@ -245,6 +245,17 @@ def test_N13_nan_is_an_error_that_names_the_row():
             retrieval(batch, labels, gallery=broken, gallery_labels=labels)
 
 
+def test_what_is_finite_in_float64_alone_is_not_taken_for_nan():
+    batch, labels = labelled(9, 3)
+    batch = batch.astype(np.float64)
+    batch[5, 0] = 1e40
+    with pytest.raises(ValueError, match="embeddings are too large for float32 in row 5: scale them down"):
+        retrieval(batch, labels)
+    batch[7, 0] = np.nan
+    with pytest.raises(ValueError, match=r"embeddings hold NaN or infinity in row 7 \(1 rows"):
+        retrieval(batch, labels)
+
+
 def test_N2_far_from_the_origin():
     batch, labels = labelled(20, 4)
     batch = np.round(batch * 64) / 64
@@ -333,6 +344,8 @@ def test_wrong_types_are_named():
         retrieval(batch, labels, ks=(1.5,))
     with pytest.raises(ValueError, match="gallery_labels must be one for each of the 6 items"):
         retrieval(batch, labels, gallery=batch, gallery_labels=labels[:2])
+    with pytest.raises(TypeError, match=r"mesh must be a jax\.sharding\.Mesh, got 4"):
+        retrieval(batch, labels, ks=(1,), mesh=4)
     with pytest.raises(TypeError, match="labels must be an array of integers, got <U1"):
         retrieval(batch, list("abcabc"))
     expected = retrieval(batch, labels, ks=(1, 2, 4))

@@ -23,6 +23,11 @@ def drawn(seed, pairs=60, steps=None):
     return (np.round(distances * steps) / steps if steps else distances), is_same
 
 
+def below(distance):
+    """The next smaller number of float32."""
+    return float(np.nextafter(np.float32(distance), np.float32(-np.inf)))
+
+
 every_case = pytest.mark.parametrize(
     ("distances", "is_same"),
     [
@@ -42,9 +47,7 @@ def test_values_are_those_of_counting(distances, is_same):
     threshold = references.best_threshold(distances, is_same)
     right = int(references.right(distances, is_same, threshold))
     assert found["accuracy"] == right / len(distances)
-    assert found["threshold"] == (
-        threshold if threshold > -math.inf else np.nextafter(distances.min(), -np.inf)
-    )
+    assert found["threshold"] == (threshold if threshold > -math.inf else below(distances.min()))
     assert (found["genuine"], found["impostors"]) == (is_same.sum(), (~is_same).sum())
 
 
@@ -77,7 +80,7 @@ def test_threshold_at_an_FAR(distances, is_same, far):
     threshold, measured, tar = threshold_at(distances, is_same, far)
     expected = references.threshold_at(distances, is_same, far)
     assert (measured, tar) == pytest.approx(expected[1:])
-    assert threshold == (expected[0] if expected[0] > -math.inf else np.nextafter(distances.min(), -np.inf))
+    assert threshold == (expected[0] if expected[0] > -math.inf else below(distances.min()))
     # What it says is what accepting up to it does, and the next distance would be too many.
     assert (distances[~is_same] <= threshold).mean() == measured <= far
     assert (distances[is_same] <= threshold).mean() == pytest.approx(tar)
@@ -130,13 +133,35 @@ def test_ties_by_hand():
     distances, is_same = np.array([1.0, 1, 1, 1]), np.array([True, True, False, False])
     found = verification(distances, is_same, fars=())
     assert (found["auc"], found["eer"], found["accuracy"]) == (0.5, 0.5, 0.5)
-    assert found["threshold"] == np.nextafter(1.0, 0.0)
+    assert found["threshold"] == below(1.0)
     threshold, measured, tar = threshold_at(distances, is_same, 0.5)
     assert (threshold < 1.0, measured, tar) == (True, 0.0, 0.0)
     # one genuine pair before the tie, one impostor after it
     found = verification([0.0, 1, 1, 1, 1, 2], [True, True, True, False, False, False], fars=())
     assert found["eer"] == pytest.approx(1 / 3)
     assert found["auc"] == pytest.approx((3 + 2 * 2 / 2 + 2) / 9)
+
+
+@pytest.mark.parametrize("distance", [0.0, 1e-40, 0.3, 7.0, -2.0, 1e300, -1e300])
+def test_a_threshold_that_accepts_nothing_does_so_in_float32_too(distance):
+    """As distances are measured: by NumPy, and by XLA, which takes subnormal numbers for 0."""
+    distances, is_same = np.full(4, distance), np.arange(4) < 2
+    threshold, measured, _ = threshold_at(distances, is_same, 0.5)
+    assert measured == 0.0
+    assert math.isfinite(threshold)
+    assert verification(distances, is_same, fars=())["threshold"] == threshold
+    assert not (distances <= threshold).any()
+    if abs(distance) < 1e38:
+        assert not (distances.astype(np.float32) <= threshold).any()
+        assert not (jnp.asarray(distances, jnp.float32) <= threshold).any()
+
+
+def test_an_FAR_that_rounding_made_smaller_is_what_was_meant():
+    distances, is_same = np.arange(11.0), np.arange(11) == 10
+    assert 1 - 0.9 < 0.1
+    assert (
+        threshold_at(distances, is_same, 1 - 0.9) == threshold_at(distances, is_same, 0.1) == (0.0, 0.1, 0.0)
+    )
 
 
 def test_perfect_and_perfectly_wrong():

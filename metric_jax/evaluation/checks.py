@@ -16,11 +16,18 @@ from metric_jax.pairs import as_array
 
 def finite_rows(embeddings: Any, name: str) -> Array:
     """The embeddings ``[rows, dim]`` in float32 at least; raises unless they are finite, floating and have rows."""
-    rows = as_array(embeddings, name)
+    with np.errstate(over="ignore"):  # of float64, which is told below
+        rows = as_array(embeddings, name)
     if rows.ndim != 2 or len(rows) == 0:
         raise ValueError(f"{name} must be [rows, dim] with at least one row, got shape {list(rows.shape)}")
     rows = as_rows(rows, name)
-    check_finite(np.asarray(rows), name)
+    host = np.asarray(rows)
+    if not np.isfinite(host).all():
+        check_finite(np.asarray(embeddings, np.float64), name)
+        row = np.flatnonzero(~np.isfinite(host).all(axis=-1))[0]
+        raise ValueError(
+            f"{name} are too large for {host.dtype} in row {row}: scale them down, or normalize them"
+        )
     return rows
 
 

@@ -182,6 +182,8 @@ class _Asked(NamedTuple):
 
     def scores(self, distance: Distance, tile: int | str, mesh: Mesh | None) -> dict[str, np.ndarray]:
         """The metrics, ``[queries]`` each."""
+        if not isinstance(mesh, Mesh | None):
+            raise TypeError(f"mesh must be a jax.sharding.Mesh, got {mesh!r}: jax.make_mesh makes one")
         return score_queries(
             self.rows, self.labels, self.parts, self.item_labels, self.wanted, distance, tile, mesh
         )

@@ -30,6 +30,7 @@ from metric_jax.evaluation import checks, intervals, rates
 from metric_jax.evaluation.rates import Roc
 
 FARS = (1e-1, 1e-2, 1e-3)
+ROUNDING = 1e-9  # relative, that an FAR may lack of what was meant: 1 - 0.9 is a little less than 0.1
 
 
 class _Steps(NamedTuple):
@@ -80,7 +81,7 @@ def verification(
         *   ``accuracy``, the share of right decisions at the best threshold. With folds: the mean over folds, and
             ``accuracy_std``, its standard error ``sd / √folds`` (with the sample's sd, as LFW reports it);
         *   ``threshold``, where the accuracy on all pairs is best, the smallest if several are (which accepts the
-            fewest); just below the smallest distance if it is best to accept nothing;
+            fewest); just below the smallest distance, in float32 too, if it is best to accept nothing;
         *   ``tar@far=0.01`` and so on, the TAR at `threshold_at` of that FAR. Its interval has the threshold in it,
             which is uncertain too: with 100 impostors beyond it, its FAR is 0.01 only to within a fifth;
         *   ``genuine`` and ``impostors``, how many pairs of either kind there are.
@@ -182,7 +183,8 @@ def threshold_at(distances: Any, is_same: Any, far: float) -> tuple[float, float
     """The largest measured distance whose FAR, as a threshold, does not exceed the wanted one.
 
     Nothing is interpolated: the FAR that comes with it was measured. If several pairs lie at the same distance it may
-    be far below the wanted one; down to accepting nothing, with a threshold just below the smallest distance.
+    be far below the wanted one; down to accepting nothing, with a threshold just below the smallest distance. It is
+    below in float32 too, so distances may be compared with it as they are measured.
 
     Args:
         distances: ``[pairs]``, finite.
@@ -256,7 +258,7 @@ def _wanted(fars: Any, impostors: int) -> list[float]:
     for far in wanted.tolist():
         if not 0 < far <= 1:
             raise ValueError(f"an FAR must lie above 0 and be at most 1, got {far}")
-        if far < 1 / impostors:
+        if far * (1 + ROUNDING) < 1 / impostors:
             raise ValueError(
                 f"an FAR of {far:g} is not resolvable with {impostors} impostors: it takes at least "
                 f"{math.ceil(1 / far - 1e-9)} of them, or a larger FAR"
@@ -292,12 +294,22 @@ def _best(steps: _Steps) -> int:
 
 def _threshold(steps: _Steps, point: int) -> float:
     """The threshold of a point as a number that can be stored: -inf has no place in JSON."""
-    return float(steps.thresholds[point] if point else np.nextafter(steps.thresholds[1], -np.inf))
+    return float(steps.thresholds[point]) if point else _below(float(steps.thresholds[1]))
+
+
+def _below(distance: float) -> float:
+    """The next smaller number of float32, which distances are compared in; no subnormal, for XLA takes these for 0."""
+    with np.errstate(over="ignore"):
+        lower = float(np.nextafter(np.float32(distance), np.float32(-np.inf)))
+    if math.isinf(lower):
+        return float(np.nextafter(distance, -np.inf))
+    smallest = float(np.finfo(np.float32).tiny)
+    return lower if abs(lower) >= smallest else -smallest
 
 
 def _last_within(curve: Roc, far: float) -> int:
     """The last point whose FAR does not exceed the wanted one."""
-    return int(np.searchsorted(curve.far, far, side="right")) - 1
+    return int(np.searchsorted(curve.far, far * (1 + ROUNDING), side="right")) - 1
 
 
 def _judged_by_other_folds(
