@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import PartitionSpec as P
 
 from metric_jax.training import devices
@@ -55,6 +56,21 @@ def test_compiled_programs_are_kept_where_the_config_says(tmp_path, monkeypatch)
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "c")
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_of_two_runs_in_one_process_each_keeps_its_programs_in_its_own_folder(tmp_path):
+    keys = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {key: getattr(jax.config, key) for key in keys}
+    try:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        for number, name in enumerate(("first", "second"), start=1):
+            devices.keep_compiled(str(tmp_path / name))
+            jax.jit(lambda x, number=number: x * number + 1).lower(jnp.zeros(5)).compile()
+            assert list((tmp_path / name).iterdir())
+    finally:
+        for key, value in before.items():
+            jax.config.update(key, value)
+        compilation_cache.reset_cache()
 
 
 def test_no_folder_for_compiled_programs(tmp_path):

@@ -4,7 +4,7 @@ import resource
 import struct
 
 import pytest
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from metric_jax.training import RunError
 from metric_jax.training.writer import MetricsWriter
@@ -31,17 +31,33 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def events(folder):
-    """(step, tag) -> value of all scalars in the event files: each record is length, checksum, bytes, checksum."""
-    found = {}
+def records(folder):
+    """All events in the event files: each record is length, checksum, bytes, checksum."""
+    found = []
     for path in sorted(folder.glob("events*")):
         raw = path.read_bytes()
         while raw:
             (length,) = struct.unpack("<Q", raw[:8])
-            event = Event.FromString(raw[12 : 12 + length])
-            found |= {(event.step, value.tag): value.simple_value for value in event.summary.value}
+            found.append(Event.FromString(raw[12 : 12 + length]))
             raw = raw[16 + length :]
     return found
+
+
+def events(folder):
+    """(step, tag) -> value of all scalars in the event files."""
+    return {
+        (event.step, value.tag): value.simple_value
+        for event in records(folder)
+        for value in event.summary.value
+    }
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_a_session_tells_tensorboard_from_which_step_on_it_writes_anew(tmp_path, after):
+    """Also one that begins anew, after one that was cut off before its first checkpoint."""
+    write(tmp_path, [], after=after)
+    started = [event.step for event in records(tmp_path) if event.session_log.status == SessionLog.START]
+    assert started == [after + 1]
 
 
 def test_a_line_and_an_event_for_every_step(tmp_path):
@@ -68,11 +84,11 @@ def test_going_on_drops_what_will_be_written_again(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("unfinished", ['{"step": 3, "lo', "\x00\x00\x00", "3", '{"loss": 1.0}'])
+@pytest.mark.parametrize("unfinished", [b'{"step": 3, "lo', b"\x00\x00", b"3", b'{"loss": 1.0}', b"\xff\xfe"])
 def test_a_line_that_was_never_finished_is_dropped(tmp_path, unfinished):
     write(tmp_path, [1, 2])
     before = (tmp_path / "metrics.jsonl").read_bytes()
-    with (tmp_path / "metrics.jsonl").open("a") as file:
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
         file.write(unfinished)
     write(tmp_path, [], after=2)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before

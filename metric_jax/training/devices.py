@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from metric_jax.training.errors import RunError
@@ -80,6 +81,7 @@ def keep_compiled(folder: str) -> None:
     except OSError as error:
         raise RunError(f"compiled={folder} cannot be made: {error.strerror}; name another folder") from None
     jax.config.update("jax_compilation_cache_dir", folder)
+    compilation_cache.reset_cache()  # else it stays where a program was kept first
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -27,9 +27,9 @@ class Events:
         self._folder = folder
         with folders.writing(folder):
             self._file = EventsWriter(str(folder / "events"), f".{os.getpid()}")
-            if after:  # tells TensorBoard that later steps will come again
-                start = SessionLog(status=SessionLog.START)
-                self._file.write_event(Event(wall_time=time.time(), step=after + 1, session_log=start))
+            # Tells TensorBoard that later steps come again, if a session that was cut off has written any.
+            start = SessionLog(status=SessionLog.START)
+            self._file.write_event(Event(wall_time=time.time(), step=after + 1, session_log=start))
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """Writes the numbers of a step; they are on disk when this returns."""

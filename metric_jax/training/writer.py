@@ -68,7 +68,10 @@ class _Lines:
     def __init__(self, path: pathlib.Path, *, after: int):
         self._path = path
         if path.exists():
-            kept = [line for line in path.read_text().splitlines(keepends=True) if _step_of(line) <= after]
+            text = path.read_text(
+                errors="replace"
+            )  # a power cut may leave anything in the place of a last line
+            kept = [line for line in text.splitlines(keepends=True) if _step_of(line) <= after]
             folders.replace(path, "".join(kept))
         with folders.writing(path):
             self._file = path.open(
