@@ -170,6 +170,20 @@ def test_images_of_another_shape_or_type_are_refused(run, images):
         run.embed(images)
 
 
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_list_of_images_is_refused_with_what_makes_one_array_of_it(run, kind):
+    images = kind(np.zeros((2, 8, 8, 1), np.uint8))
+    with pytest.raises(RunError, match=rf"one array of images, got a {kind.__name__}: give it np\.stack"):
+        run.embed(images)
+
+
+def test_what_was_written_in_the_place_of_a_last_line_is_no_history(copy):
+    before = open_run(copy).history()
+    with (copy / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 9, \xff\xfe')
+    assert open_run(copy).history() == before
+
+
 # --- runs that cannot be opened ---------------------------------------------------------------------------------------
 
 
@@ -238,6 +252,10 @@ def test_no_folder_and_a_step_that_is_not_kept(tmp_path):
         open_run(tmp_path / "nowhere")
     with pytest.raises(RunError, match="has no checkpoint of step 4: it keeps 8, 12"):
         open_run(trained_run.trained(), 4)
+    with pytest.raises(RunError, match="has no checkpoint of step '8': it keeps 8, 12"):
+        open_run(trained_run.trained(), "8")
+    with pytest.raises(RunError, match=r"data of open_run has data\.siez, which no data set takes: leave it"):
+        open_run(trained_run.trained(), data={"siez": 8})
 
 
 def test_a_run_is_spread_over_all_devices(run):

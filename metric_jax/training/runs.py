@@ -52,7 +52,8 @@ class Run:
     ):
         """Restores the parameters. `open_run` has checked that the folder holds this step."""
         self.folder, self.config, self.step = folder, config, step
-        self._data_options = {**config["data"], **(data or {})}
+        self._asked = data or {}
+        self._data_options = {**config["data"], **self._asked}
         self.distance: Distance = choices.distance(
             config["loss"].get("distance"), loss=config["loss"].get("name", "")
         )
@@ -88,6 +89,11 @@ class Run:
         """
         if not len(images):
             raise RunError(f"{self.folder} is given no image to embed")
+        if not hasattr(images, "dtype"):
+            kind = type(images).__name__
+            raise RunError(
+                f"{self.folder} embeds one array of images, got a {kind}: give it np.stack(images)"
+            )
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
             takes = ", ".join(map(str, self.image_shape))
             raise RunError(
@@ -107,7 +113,7 @@ class Run:
         """What the run wrote down about its steps, up to that of the checkpoint."""
         path = self.folder / folders.METRICS
         found = []
-        for line in path.read_text().splitlines() if path.is_file() else []:
+        for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
             with contextlib.suppress(ValueError):  # the last line of a run that goes on may not be whole
                 found.append(json.loads(line))
         return [line for line in found if line["step"] <= self.step]
@@ -130,7 +136,8 @@ class Run:
         known = inspect.signature(datasets.load).parameters
         for key in self._data_options:
             if key not in known:
-                raise RunError(f"{self.folder / folders.CONFIG} has data.{key}, which no data set takes")
+                where = "data of open_run" if key in self._asked else self.folder / folders.CONFIG
+                raise RunError(f"{where} has data.{key}, which no data set takes: leave it out")
         return datasets.load(**self._data_options)
 
 
@@ -173,7 +180,7 @@ def open_run(
     step = steps[-1] if step is None else step
     if step not in steps:
         kept = ", ".join(map(str, steps))
-        raise RunError(f"{folder} has no checkpoint of step {step}: it keeps {kept}")
+        raise RunError(f"{folder} has no checkpoint of step {step!r}: it keeps {kept}")
     return Run(folder, config, step, data)
 
 
