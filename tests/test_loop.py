@@ -189,6 +189,7 @@ WRONG = {
     "optimizer__clip": (-1.0, "optimizer.clip must not be negative"),
     "optimizer__final": (2.0, "optimizer.final must be a fraction"),
     "optimizer__drop": (0.0, "optimizer.drop must lie between 0 and 1"),
+    "optimizer__drops": ((0.5, float("nan")), "optimizer.drops must be finite, got (0.5, nan)"),
     "optimizer__loss_learning_rate": (
         0.1,
         "batch_hard_triplet_loss learns nothing: leave optimizer.loss_learning_rate",

@@ -32,6 +32,17 @@ def test_speed_is_that_of_the_median_step(time):
     assert clock.seconds == pytest.approx(69.4)
 
 
+def test_an_evaluation_after_every_step_is_no_part_of_its_time(time):
+    clock = Clock()
+    clock.restart()  # before any step there is nothing to leave out
+    for _ in range(5):
+        tick(clock, time, 0.1)
+        time[0] += 9.0
+        clock.restart()
+    assert clock.steps_per_second == pytest.approx(10.0)
+    assert clock.seconds == pytest.approx(45.5)
+
+
 def test_results_that_are_there_already_tell_no_speed(time, capsys):
     """While the first step compiles, the next ones end."""
     clock = Clock()

@@ -155,6 +155,14 @@ def test_T6_embeddings_that_are_nan_are_neither_measured_nor_saved(tmp_path, mon
     assert not (tmp_path / "results.json").exists()
 
 
+def test_T6_a_loss_that_is_nan_is_told_before_anything_is_whitened(tmp_path, monkeypatch):
+    at_step(monkeypatch, 6, lambda output: output._replace(loss=np.float32("nan")))
+    monkeypatch.setattr(evaluate, "in_batches", lambda apply, images, **_: np.full((len(images), 8), np.nan))
+    asked = config(eval_whitening=0.5, checkpoint_every=100)
+    with pytest.raises(NonFiniteError, match=r"at step 6: the loss is nan.*; there is no checkpoint yet"):
+        mj.training.train_and_evaluate(asked, str(tmp_path))
+
+
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
     folders.claim(tmp_path, config().to_dict())
     with (tmp_path / "config.json").open() as file:

@@ -142,6 +142,14 @@ def test_a_run_measures_and_keeps_what_is_whitened_by_its_training_set(tmp_path)
     assert again["map_at_r"] == pytest.approx(results["white"]["map_at_r"], abs=1e-5)
 
 
+def test_a_checkpoint_between_evaluations_is_whitened_by_its_own_network(tmp_path):
+    wanted = config(eval_whitening=0.3, checkpoints_kept=3, steps=8, model__normalise=False)
+    mj.training.train_and_evaluate(wanted, str(tmp_path))
+    for step in (4, 8):  # evaluated are 6 and 8
+        run = open_run(tmp_path, step)
+        np.testing.assert_allclose(run.embed(run.load_data()[0].images).mean(axis=0), 0, atol=1e-3)
+
+
 @pytest.mark.parametrize("shrinkage", [0.0, 1.5, float("nan")])
 def test_a_shrinkage_that_cannot_be_is_told_before_anything_is_done(tmp_path, shrinkage):
     with pytest.raises(RunError, match="eval_whitening"):

@@ -166,15 +166,17 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
                 report(pending)
             pending = Pending(step, output, diagnosed)
             stops = termination.asked or processes.asked_to_end(step)
-            if evaluates:
-                state = evaluator.whiten(state, train, shrinkage=config.eval_whitening)
             if evaluates or saves or stops:
+                report.check(pending)
+                # Of a save too: a network is whitened by what it embeds itself, not by what an earlier one did.
+                state = evaluator.whiten(state, train, shrinkage=config.eval_whitening)
                 report(pending, functools.partial(evaluator, state) if evaluates else None)
                 pending = None
             is_best = evaluates and best.see(step, evaluator(state))
             if evaluates:
                 state = source.look(state, evaluator.glance)
                 stream = source.follow(stream, state)
+                clock.restart()
             if saves or is_best or best.enough or stops:
                 notes = {
                     "clock": clock.notes(),
@@ -184,6 +186,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
                     "tested_on": datasets.called(test),
                 }
                 checkpoints.save(state, stream, step=step, notes=notes, best=best.step)
+                clock.restart()
             if stops:
                 checkpoints.wait()
                 raise StoppedError(
@@ -236,8 +239,9 @@ def _plan(config: ml_collections.ConfigDict) -> _Plan:
     """Looks up and checks all that can be checked before there is any data."""
     flat = folders.flatten(config.to_dict())
     for key, value in flat.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise RunError(f"{key} must be finite, got {value}")
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise RunError(f"{key} must be finite, got {value}")
     for least, keys in _AT_LEAST.items():
         for key in keys:
             if flat[key] < least:

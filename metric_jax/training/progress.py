@@ -21,8 +21,8 @@ SEVERAL = 4
 class Clock:
     """How long a run takes, over all its sessions, and how fast its steps are.
 
-    A step's time is that since the step before it. The speed is by the median of these, once there are several, which
-    does not see the few in which something was compiled, evaluated or saved.
+    A step's time is that since the step before it, or since the evaluation or save that was done in between. The speed
+    is by the median of these, once there are several, which does not see the few in which something was compiled.
     """
 
     def __init__(self) -> None:
@@ -38,6 +38,11 @@ class Clock:
         if self._last is not None:
             self._intervals.append(now - self._last)
         self._last = now
+
+    def restart(self) -> None:
+        """What was done since the last step is no part of the next one's time."""
+        if self._last is not None:
+            self._last = time.perf_counter()
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:

@@ -51,6 +51,21 @@ class Reporter:
         self._writer, self._progress, self._clock = writer, progress, clock
         self._learning_rate, self._watch = learning_rate, watch
         self._batch_size, self._saved = batch_size, saved
+        self._checked = -1  # the last step that was
+
+    def check(self, pending: Pending) -> None:
+        """Waits for a step, and raises a NonFiniteError if its loss or gradient is not finite; once for each step."""
+        if pending.step == self._checked:
+            return
+        loss, gradient_norm = float(pending.output.loss), float(pending.output.gradient_norm)
+        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+            raise NonFiniteError(
+                f"stopped at step {pending.step}: the loss is {loss} and its gradient's norm {gradient_norm}; "
+                f"{self._saved()}. Lower optimizer.learning_rate, and choose another --workdir"
+            )
+        self._checked = pending.step
+        self._clock.tick()
+        self._progress.advance()
 
     def __call__(self, pending: Pending, evaluate: Callable[[], dict[str, float]] | None = None) -> None:
         """Reports a step, and what an evaluation after it finds.
@@ -58,20 +73,13 @@ class Reporter:
         Raises:
             NonFiniteError: Its loss or gradient is not finite; nothing more is evaluated, written or saved.
         """
+        self.check(pending)
         step = pending.step
-        loss, gradient_norm = float(pending.output.loss), float(pending.output.gradient_norm)
-        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-            raise NonFiniteError(
-                f"stopped at step {step}: the loss is {loss} and its gradient's norm {gradient_norm}; "
-                f"{self._saved()}. Lower optimizer.learning_rate, and choose another --workdir"
-            )
-        self._clock.tick()
-        self._progress.advance()
         if pending.diagnosed is None:
             return
         metrics = {
-            "loss": loss,
-            "gradient_norm": gradient_norm,
+            "loss": float(pending.output.loss),
+            "gradient_norm": float(pending.output.gradient_norm),
             "learning_rate": float(self._learning_rate(step - 1)),
             **{key: value.item() for key, value in jax.device_get(pending.diagnosed).items()},
         }

@@ -31,7 +31,7 @@ class TrainState(NamedTuple):
         average: Moving averages of ``params["model"]`` and ``rest``, under ``"params"`` and ``"rest"``, or None.
         centres: Where the embeddings of every class lie, ``[C, dim]``, for a sampler of hard classes; zeros until they
             were looked at, and None if nobody asks.
-        whitening: Of the embeddings, as of the last evaluation; before, none at all. None if nobody asks.
+        whitening: Of the embeddings, as of the last evaluation or checkpoint; before, none at all. None if nobody asks.
         key: The run's PRNG key. It stays; a step folds its number in.
     """
 
