@@ -68,9 +68,7 @@ class _Lines:
     def __init__(self, path: pathlib.Path, *, after: int):
         self._path = path
         if path.exists():
-            text = path.read_text(
-                errors="replace"
-            )  # a power cut may leave anything in the place of a last line
+            text = path.read_text(errors="replace")  # a power cut may leave anything for a last line
             kept = [line for line in text.splitlines(keepends=True) if _step_of(line) <= after]
             folders.replace(path, "".join(kept))
         with folders.writing(path):
