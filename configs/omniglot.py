@@ -35,7 +35,9 @@ augmentation (9.5; it may pay in longer training), whitening by the scatter with
 training set (of five alphabets, after 1,000 steps, 6.3 by one person and another become 5.8; of the test's 8.6 become
 8.7), a network that sees both drawings at once beside the embedding (6.6 become 6.4 after 800 steps of it), 96×96
 pixels, 3×3 as one (8.9, but a quarter slower); before, a temperature of 0.05, batches of few alphabets, a residual
-network.
+network. Of five others yet, Braille with its 38 % among them, after 1,000 steps of any classes: every drawing warped
+smoothly (11.7 become 11.4 by one person and another, 15.3 become 15.4 of any two drawings), and 16 or 32 views (11.6,
+where eight have 11.8).
 """
 
 from ml_collections import ConfigDict
