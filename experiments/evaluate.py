@@ -154,7 +154,7 @@ def tell_of_seen_images(run: Run, data: Mapping[str, Any], test: Images) -> None
         return
     if changed := differing(SPLIT):
         why = f"was trained with another {', '.join(changed)}"
-    elif not differing(PLACE) and run.tested_on not in (None, datasets.called(test)):
+    elif not differing(PLACE) and run.tested_on not in (None, datasets.ids_digest(test)):
         why = "kept other images for its test, as files or keys of its data were others then"
     else:
         return

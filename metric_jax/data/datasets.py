@@ -164,12 +164,12 @@ def digest(*parts: Images) -> str:
     return found.hexdigest()
 
 
-def called(images: Images) -> str:
+def ids_digest(images: Images) -> str:
     """What tells the images of a set from others, in whichever order, size and classes: a hash of what they are called.
 
     Example:
         >>> train, test = load("digits")
-        >>> called(test) == called(test[::-1]) != called(train)
+        >>> ids_digest(test) == ids_digest(test[::-1]) != ids_digest(train)
         True
     """
     return hashlib.sha256(json.dumps(sorted(images.ids.tolist())).encode()).hexdigest()

@@ -183,7 +183,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str) -> dict[
                     "best": best.notes(),
                     "watch": watch.notes(),
                     "data": images_digest,
-                    "tested_on": datasets.called(test),
+                    "tested_on": datasets.ids_digest(test),
                 }
                 checkpoints.save(state, stream, step=step, notes=notes, best=best.step)
                 clock.restart()

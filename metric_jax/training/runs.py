@@ -39,7 +39,7 @@ class Run:
         folder: The run's.
         config: What it was trained with, nested dicts.
         step: That of the checkpoint.
-        tested_on: `datasets.called` of the images that training was not to see; None of an older run.
+        tested_on: `datasets.ids_digest` of the images that training was not to see; None of an older run.
         image_shape: (height, width, channels) of the images it embeds.
         crop: Whether an image file of another shape is cut to that one rather than squeezed.
         distance: The distance between its embeddings.
